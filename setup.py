@@ -1,17 +1,28 @@
 """Build every ``.pyx`` of the tree as a module of its own.
 
-``NETSTACK_DEBUG=1`` builds with bounds checks and invariants, and ``NETSTACK_SANITIZE=address,undefined``
-(or ``thread``) with the sanitizers of the C compiler.
+Environment:
+
+``NETSTACK_DEBUG=1``      bounds checks and invariants
+``NETSTACK_SANITIZE=...`` ``address,undefined`` or ``thread``: the sanitizers of the C compiler
+``NETSTACK_JOBS=n``       how many compilers may run at once; default: one for each CPU
 """
 
 import os
+import sysconfig
+import time
 from pathlib import Path
 
+from Cython import __version__ as cython_version
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("NETSTACK_DEBUG") == "1"
 SANITIZE = os.environ.get("NETSTACK_SANITIZE", "")
+JOBS = int(os.environ.get("NETSTACK_JOBS") or len(os.sched_getaffinity(0)))
+SOABI = sysconfig.get_config_var("SOABI")
+
+os.chdir(Path(__file__).resolve().parent)
 
 cflags = ["-fno-strict-aliasing", "-Wno-unused-function", "-fvisibility=hidden"]
 ldflags = []
@@ -25,31 +36,82 @@ else:
 if DEBUG or SANITIZE:
     cflags += ["-DNETSTACK_DEBUG=1"]
 
-root = Path(__file__).resolve().parent
-os.chdir(root)
-extensions = [
-    Extension(
-        ".".join(path.with_suffix("").parts),
-        [str(path)],
-        extra_compile_args=cflags,
-        extra_link_args=ldflags,
-    )
-    for path in sorted(Path("netstack").rglob("*.pyx"))
-]
+directives = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": DEBUG,
+    "freethreading_compatible": True,
+    "embedsignature": False,
+}
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        nthreads=0,
-        build_dir="build/cython",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": DEBUG,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": DEBUG,
-            "freethreading_compatible": True,
-            "embedsignature": False,
-        },
-    ),
-)
+
+class BuildExt(build_ext):
+    """Translate when extensions are built, and only then: metadata and sdist need no C.
+
+    File times say which module is old. What no file time can say (other flags, another Cython)
+    is in ``build/fingerprint``, and when that differs everything is built again.
+    """
+
+    def finalize_options(self):
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = JOBS
+
+    def run(self):
+        started = time.time()
+        build = self.get_finalized_command("build")
+        base = Path(build.build_base)
+        if self.inplace or self.editable_mode:
+            # pip hands an editable install directories that it throws away. Ours stay, so what
+            # `build_ext --inplace` has built is not built again.
+            self.build_lib = str(base / f"lib.{SOABI}")
+            self.build_temp = str(base / f"temp.{SOABI}")
+        fingerprint = repr((cflags, ldflags, directives, cython_version))
+        recorded = base / "fingerprint"
+        if not recorded.exists() or recorded.read_text() != fingerprint:
+            self.force = True
+            recorded.unlink(missing_ok=True)
+
+        translated = cythonize(
+            self.extensions,
+            nthreads=JOBS,
+            force=self.force,
+            build_dir=str(base / "cython"),
+            compiler_directives=directives,
+        )
+        for extension, new in zip(self.extensions, translated, strict=True):
+            extension.sources = new.sources
+        super().run()
+
+        base.mkdir(parents=True, exist_ok=True)
+        recorded.write_text(fingerprint)
+        if self.inplace:
+            self.tidy()
+            # tests/conftest.py and dev.sh compare sources with this file's time. A source saved
+            # while the compiler ran must count as newer, hence the time of the start.
+            stamp = base / f"inplace.{SOABI}"
+            stamp.touch()
+            os.utime(stamp, (started, started))
+
+    def tidy(self):
+        """Remove modules whose source has gone, so that no old code can be imported."""
+        for module in Path("netstack").rglob("*.so"):
+            if not module.with_name(module.name.split(".")[0] + ".pyx").exists():
+                module.unlink()
+
+
+if __name__ == "__main__":
+    setup(
+        cmdclass={"build_ext": BuildExt},
+        ext_modules=[
+            Extension(
+                ".".join(path.with_suffix("").parts),
+                [str(path)],
+                extra_compile_args=cflags,
+                extra_link_args=ldflags,
+            )
+            for path in sorted(Path("netstack").rglob("*.pyx"))
+        ],
+    )

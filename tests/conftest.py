@@ -1,3 +1,42 @@
-"""Fixtures that every test may name."""
+"""What holds for every test: compiled modules as new as their sources, one hypothesis profile."""
+
+import sysconfig
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
 
 pytest_plugins = ("tests.netns",)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run: a red run can be repeated. `./dev.sh fuzz` looks for new ones.
+settings.register_profile("default", derandomize=True, deadline=None, database=None)
+settings.register_profile("fuzz", deadline=None, print_blob=True)
+settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop before old compiled code is tested."""
+    if reason := stale(ROOT):
+        pytest.exit(f"{reason}. Type: ./dev.sh build", returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def stale(root: Path) -> str | None:
+    """Return why the modules built in place are out of date, or None."""
+    soabi = sysconfig.get_config_var("SOABI")
+    stamp = root / "build" / f"inplace.{soabi}"
+    sources = [*(root / "netstack").rglob("*.p[yx][xd]"), root / "setup.py"]
+    modules = [path for path in sources if path.suffix == ".pyx"]
+    if not modules:
+        return None
+    if not stamp.exists():
+        return f"the compiled modules were not built for {soabi}"
+    built = stamp.stat().st_mtime
+    for source in sources:
+        if source.stat().st_mtime > built:
+            return f"{source.relative_to(root)} is newer than the compiled modules"
+    for source in modules:
+        if not source.with_suffix(f".{soabi}.so").exists():
+            return f"{source.relative_to(root)} has no compiled module"
+    return None
