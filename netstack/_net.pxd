@@ -1,0 +1,211 @@
+"""One host: what the kernel keeps in ``struct net`` (the namespace), and its devices.
+
+There is no other state: everything hangs off a ``net``, so two hosts fit in one process.
+"""
+
+from netstack._abi cimport (
+    add_owned64, add_relaxed64, load_relaxed64, u8, u16, u32, u64,
+)
+from netstack._counters cimport MIB_NR, SKB_FATE_NR
+
+
+cpdef enum sysctl:
+    # Every number a user can turn at run time. ``config.py`` gives each its unit, range, default and names.
+    netdev_budget
+    netdev_budget_usecs
+    dev_weight
+    netdev_max_backlog
+    gro_normal_batch
+    gro_flush_timeout              # ns, of every NAPI
+    napi_defer_hard_irqs
+    busy_poll                      # us that poll/select may spin
+    busy_read                      # us that a blocking receive may spin
+    poll_spin_usecs                # us that an idle CPU polls before it sleeps (ours)
+    irq_suspend_timeout            # ns the interrupt stays off after an application polled itself
+    rmem_default
+    rmem_max
+    wmem_default
+    wmem_max
+    udp_mem_min                    # bytes here, pages in the sysctl
+    udp_mem_pressure
+    udp_mem_max
+    udp_rmem_min
+    ip_default_ttl
+    ip_forward
+    ip_local_port_range_min
+    ip_local_port_range_max
+    rp_filter
+    drop_unicast_in_l2_multicast
+    ipfrag_high_thresh
+    ipfrag_low_thresh
+    ipfrag_time                    # s
+    ipfrag_max_dist
+    icmp_ratelimit                 # ms
+    icmp_ratemask
+    icmp_msgs_per_sec
+    icmp_msgs_burst
+    icmp_echo_ignore_all
+    icmp_echo_ignore_broadcasts
+    neigh_base_reachable_time_ms
+    neigh_retrans_time_ms
+    neigh_delay_first_probe_time   # s
+    neigh_gc_stale_time            # s
+    neigh_ucast_solicit
+    neigh_mcast_solicit
+    neigh_gc_thresh1
+    neigh_gc_thresh2
+    neigh_gc_thresh3
+    neigh_unres_qlen_bytes
+    fast_path                      # 1: the compiled short cut of proto/; 0: every packet through Python (ours)
+    SYSCTL_NR
+
+cdef enum:
+    SLOT_PROCESS = 0               # process context: any thread, so counted with atomic operations
+    SLOT_CPU0 = 1                  # CPU n counts in slot n + 1, and is the only one that does
+    MAX_CPUS = 16
+    MAX_DEVICES = 32
+    MAX_ADDRS = 16                 # IPv4 addresses of a device
+    MAX_PTYPES = 64
+    ETH_ALEN = 6
+    ETH_HLEN = 14
+
+cdef struct mib_slot:
+    u64 mib[MIB_NR]
+    u64 fate[SKB_FATE_NR]          # frames by how they ended
+    u64 rx_frames                  # frames that came off a wire
+    u64 pad[8]
+
+# Lower than the structs it is passed: here `void *skb` is a sk_buff, `void *sd` a softnet_data. Callers use the typed
+# inline functions of _skb.pxd and napi/_napi.pxd.
+
+cdef struct net
+cdef struct net_device
+
+cdef struct ifaddr:
+    u32 local                      # host order
+    u32 mask
+
+cdef struct net_device_ops:
+    # Consumes skb. 0, or a negative errno when the frame was dropped (and freed, and counted).
+    int (*ndo_start_xmit)(void *skb, net_device *dev) noexcept nogil
+
+cdef struct net_device_stats:
+    # One writer each: the CPU of the queue (rx_*), the holder of the transmit lock (tx_*).
+    u64 rx_packets
+    u64 rx_bytes
+    u64 rx_dropped
+    u64 rx_nohandler
+    u64 multicast
+    u64 tx_packets
+    u64 tx_bytes
+    u64 tx_dropped
+    u64 tx_errors
+
+cdef struct net_device:
+    net *net
+    void *priv                     # the driver's own (netdev_priv)
+    const net_device_ops *ops
+    u32 ifindex
+    u32 mtu
+    u32 flags                      # IFF_*
+    u32 nr_addrs
+    u8 dev_addr[6]
+    u16 type                       # ARPHRD_*
+    ifaddr addr[MAX_ADDRS]
+    char name[16]
+    u64 features                   # NETIF_F_*
+    net_device_stats stats
+
+cdef enum netif_features:
+    NETIF_F_RXCSUM = 1
+    NETIF_F_RXHASH = 2
+    NETIF_F_GRO = 4
+    NETIF_F_HW_VLAN_CTAG_RX = 8
+    NETIF_F_GRO_FRAGLIST = 16      # rx-gro-list
+    NETIF_F_GRO_UDP_FWD = 32       # rx-udp-gro-forwarding
+    NETIF_F_RXALL = 64
+
+cdef enum iff:
+    IFF_UP = 1
+    IFF_BROADCAST = 2
+    IFF_LOOPBACK = 8
+    IFF_RUNNING = 0x40
+    IFF_NOARP = 0x80
+    IFF_PROMISC = 0x100
+    IFF_ALLMULTI = 0x200
+    IFF_MULTICAST = 0x1000
+
+cdef struct inet_fast_ops:
+    # The compiled short cut of one IP protocol. `peek` looks without changing or counting anything: 1 when `rcv` would
+    # take the packet (data at the IP header, header already found to be plain), 0 to leave it to Python.
+    # It may leave what it found in skb.cb. `rcv` consumes; data stands at the transport header.
+    bint (*peek)(net *n, void *skb) noexcept nogil
+    void (*rcv)(net *n, void *skb, void *sd) noexcept nogil
+
+ctypedef u64 (*clock_fn)(void *arg) noexcept nogil
+
+cdef struct net:
+    u64 sysctl[SYSCTL_NR]
+    mib_slot *slots                # [nr_slots]
+    u32 nr_slots
+    u32 nr_devices
+    net_device *devices[MAX_DEVICES]    # by ifindex - 1
+    clock_fn clock
+    void *clock_arg
+    # Back-edges, wired in _fastpath.pyx: a lower stage calls up (or over) only through these.
+    void (*netif_receive_skb_list)(net *n, void *head, void *sd) noexcept nogil
+    int (*dev_queue_xmit)(void *skb) noexcept nogil
+    # UDP and its neighbours hang themselves in here: [inet_protos]
+    inet_fast_ops inet_fast[256]
+    # Wait until nobody who was a CPU at the time of the call still is: after it, what was unlinked before can be
+    # freed. [synchronize_net()] Call it without the GIL and without a lock that a CPU takes.
+    void (*synchronize)(net *n) noexcept nogil
+    void (*to_python)(net *n, void *skb) noexcept nogil      # the seam: netif/_backlog
+    void (*kick_python)(net *n) noexcept nogil                  # a timer of the Python side must be looked at
+    int (*busy_loop)(net *n, void *sk, u64 until) noexcept nogil  # poll as the CPU until sk has data
+    int (*netif_rx)(void *skb) noexcept nogil
+    # One pointer a layer; each layer knows its own.
+    void *seam                     # netif/_backlog.pxd
+    void *ptypes                   # netif/_core.pxd
+    void *taps                     # netif/_tap.pxd
+    void *neigh                    # proto/_neigh.pxd
+    void *fib                      # proto/_route.pxd
+    void *icmp                     # proto/_icmp.pxd
+    void *udp                      # sock/_table.pxd, the table of the UDP protocol
+    u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of
+    u32 nf_hooks                   # bit h: a Python hook is registered at hook h
+    void *cpus[MAX_CPUS]          # softnet_data
+    void *pool                     # skb_pool: packets made in process context: skb_alloc_process
+    u32 nr_cpus
+    u64 udp_memory                 # bytes of truesize in UDP receive queues
+
+
+cdef inline u64 net_now(net *n) noexcept nogil:
+    """Nanoseconds on the clock that the host was given."""
+    return n.clock(n.clock_arg)
+
+cdef inline u64 sysctl_get(net *n, int which) noexcept nogil:
+    return load_relaxed64(&n.sysctl[which])
+
+cdef inline void mib_add(net *n, u32 slot, int which, u64 by) noexcept nogil:
+    """Add to a counter of the slot: plainly for the CPU that owns it, atomically in process context."""
+    if slot != SLOT_PROCESS:
+        add_owned64(&n.slots[slot].mib[which], by)
+    else:
+        add_relaxed64(&n.slots[SLOT_PROCESS].mib[which], by)
+
+cdef inline void mib_inc(net *n, u32 slot, int which) noexcept nogil:
+    mib_add(n, slot, which, 1)
+
+cdef inline void fate_add(net *n, u32 slot, int fate, u64 frames) noexcept nogil:
+    if slot != SLOT_PROCESS:
+        add_owned64(&n.slots[slot].fate[fate], frames)
+    else:
+        add_relaxed64(&n.slots[SLOT_PROCESS].fate[fate], frames)
+
+
+cdef class Net:
+    """A host's ``struct net`` as Python sees it: tunables by number, counters summed over the slots."""
+    cdef net *ptr
+    cdef object clock_object
+    cdef object __weakref__

@@ -1,0 +1,330 @@
+"""The pools behind ``sk_buff``, the slow half of its end, and the handle that Python holds."""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+
+from netstack._abi cimport (
+    cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, spin_lock, spin_unlock, u8, u32, u64,
+)
+from netstack._counters cimport SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET
+from netstack._net cimport SLOT_PROCESS, Net, fate_add, net
+
+if sizeof(sk_buff) != SKB_STRUCT:
+    raise ImportError(f"sk_buff is {sizeof(sk_buff)} bytes, not {SKB_STRUCT}")
+
+# truesize less the sk_buff: kmalloc's 576 (the small-head cache), 1024 and 2048.
+cdef u32 *CLASS_SIZE = [832, 1280, 2304]
+
+
+cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept:
+    """Reserve a pool of ``counts[class]`` elements. NULL when there is no memory. Pages come when first used."""
+    cdef skb_pool *pool = <skb_pool *>calloc(1, sizeof(skb_pool))
+    cdef skb_slab *slab
+    cdef void *base
+    cdef u32 cls
+    if pool == NULL:
+        return NULL
+    pool.n = n
+    pool.slot = slot
+    for cls in range(SKB_CLASSES):
+        slab = &pool.slab[cls]
+        slab.size = CLASS_SIZE[cls]
+        base = mmap(NULL, <size_t>counts[cls] * slab.size + 64, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if base == MAP_FAILED:
+            skb_pool_destroy(pool)
+            return NULL
+        slab.base = <u8 *>base
+        slab.count = counts[cls]
+    return pool
+
+
+cdef void skb_pool_destroy(skb_pool *pool) noexcept:
+    """Unmap a pool. Every packet of it must have ended."""
+    cdef u32 cls
+    if pool == NULL:
+        return
+    for cls in range(SKB_CLASSES):
+        if pool.slab[cls].base != NULL:
+            munmap(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
+    free(pool)
+
+
+cdef sk_buff *skb_alloc_slow(skb_pool *pool, u32 cls) noexcept nogil:
+    """Refill the owner's list with what others gave back, else open a fresh element, else NULL."""
+    cdef skb_slab *slab = &pool.slab[cls]
+    cdef sk_buff *skb = <sk_buff *>exchange_ptr(&slab.returned, NULL)
+    cdef sk_buff *walk
+    if skb != NULL:
+        walk = skb.next
+        slab.free = walk
+        while walk != NULL:
+            slab.nr_free += 1
+            walk = walk.next
+        return skb
+    if slab.fresh == slab.count:
+        return NULL
+    skb = <sk_buff *>(slab.base + <size_t>slab.fresh * slab.size)
+    slab.fresh += 1
+    skb.pool = pool
+    skb.cls = <u8>cls
+    skb.truesize = slab.size
+    return skb
+
+
+cdef void skb_give_back(sk_buff *head) noexcept nogil:
+    """Give a list of dead elements back to their owners, from any thread: one atomic operation a run of a slab."""
+    cdef sk_buff *last
+    cdef sk_buff *rest
+    cdef skb_slab *slab
+    cdef void *old
+    while head != NULL:
+        slab = &head.pool.slab[head.cls]
+        last = head
+        while last.next != NULL and &last.next.pool.slab[last.next.cls] == slab:
+            last = last.next
+        rest = last.next
+        while True:
+            old = load_acquire_ptr(&slab.returned)
+            last.next = <sk_buff *>old
+            if cas_ptr(&slab.returned, old, head):
+                break
+        head = rest
+
+
+cdef void merge_outcome(sk_buff *owner, u32 fate) noexcept nogil:
+    """Of several ends of one frame the best counts: delivered, forwarded, consumed, and any of them over a drop."""
+    cdef u32 old
+    if fate == SKB_NOT_DROPPED_YET:
+        return
+    spin_lock(&owner.pool.lock)
+    old = owner.outcome
+    if old == SKB_NOT_DROPPED_YET or old > SKB_DELIVERED or (fate <= SKB_DELIVERED and fate > old):
+        owner.outcome = <u8>fate
+    spin_unlock(&owner.pool.lock)
+
+
+cdef void free_element(sk_buff *skb, u32 slot) noexcept nogil:
+    if slot != SLOT_PROCESS and slot == skb.pool.slot:
+        skb.next = skb.pool.slab[skb.cls].free
+        skb.pool.slab[skb.cls].free = skb
+        skb.pool.slab[skb.cls].nr_free += 1
+    else:
+        skb.next = NULL
+        skb_give_back(skb)
+
+
+cdef void kfree_skb_slow(sk_buff *skb, u32 fate) noexcept nogil:
+    """End a packet that is shared, has further buffers, or is in another context than its pool's."""
+    cdef sk_buff *frag = skb.frag_list
+    cdef sk_buff *following
+    cdef sk_buff *owner = skb.owner if skb.owner != NULL else skb
+    cdef net *n = skb.pool.n
+    cdef u32 slot = skb.slot
+    if owner == skb and load_acquire32(&skb.dataref) == 1:
+        fate_add(n, slot, fate, skb.frames)
+    else:
+        merge_outcome(owner, fate)
+        if fetch_add32(&owner.dataref, <u32>-1) != 1:
+            if skb != owner:
+                free_element(skb, slot)
+            return
+        fate_add(n, slot, owner.outcome, owner.frames)
+        if skb != owner:
+            frag = owner.frag_list
+            free_element(owner, slot)
+        fate = owner.outcome
+    while frag != NULL:
+        following = frag.next
+        frag.slot = <u8>slot
+        frag.next = NULL
+        kfree_skb_slow(frag, fate)
+        frag = following
+    free_element(skb, slot)
+
+
+cdef sk_buff *skb_clone(sk_buff *skb, skb_pool *pool) noexcept nogil:
+    """Give a second sk_buff on the same buffer, from ``pool``; NULL when that has none. [skb_clone()]
+
+    The clone carries no frame: the frame's end is settled when the last of the buffer's users ends, and the best of
+    their ends counts. Whoever shares a buffer must not write to it.
+    """
+    cdef sk_buff *clone = skb_alloc(pool, SKB_SMALL)
+    cdef sk_buff *owner = skb.owner if skb.owner != NULL else skb
+    cdef skb_pool *own_pool
+    cdef u32 truesize
+    cdef u8 cls, slot
+    if clone == NULL:
+        return NULL
+    own_pool, truesize, cls, slot = clone.pool, clone.truesize, clone.cls, clone.slot
+    memcpy(clone, skb, sizeof(sk_buff))
+    clone.pool, clone.cls, clone.slot = own_pool, cls, slot
+    clone.next = NULL
+    clone.frames = 0
+    clone.dataref = 1
+    clone.owner = owner
+    fetch_add32(&owner.dataref, 1)
+    return clone
+
+
+cdef u32 skb_copy_bits(const sk_buff *skb, u32 offset, u8 *to, u32 size) noexcept nogil:
+    """Copy up to ``size`` bytes from ``offset`` on, over all buffers of the packet; give how many. [skb_copy_bits()]"""
+    cdef u32 done = 0
+    cdef u32 part
+    cdef u32 have = skb.len - skb.data_len
+    cdef const sk_buff *frag
+    if offset < have:
+        done = min(size, have - offset)
+        memcpy(to, skb.data + offset, done)
+        offset = 0
+    else:
+        offset -= have
+    if skb.data_len == 0:
+        return done
+    frag = skb.frag_list
+    while frag != NULL and done < size:
+        if offset < frag.len:
+            part = min(size - done, frag.len - offset)
+            memcpy(to + done, frag.data + offset, part)
+            done += part
+            offset = 0
+        else:
+            offset -= frag.len
+        frag = frag.next
+    return done
+
+
+cdef void skb_set_slot(sk_buff *skb, u32 slot) noexcept nogil:
+    """Hand a packet, with all of its buffers, to another context."""
+    cdef sk_buff *frag = skb.frag_list
+    skb.slot = <u8>slot
+    while frag != NULL:
+        frag.slot = <u8>slot
+        frag = frag.next
+
+
+cdef class SkBuff:
+    """A packet in the hands of the Python layers, of a hook, or of a protocol handler.
+
+    The handle owns the packet. Passing it to a compiled function of ``proto`` or ``sock`` that consumes it, or calling
+    ``drop`` or ``consume``, ends that; a handle that is forgotten drops its packet with NOT_SPECIFIED.
+    ``data`` is what the current layer sees; headers before it are reached by ``mac``, ``network`` and ``transport``.
+    """
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            kfree_skb_reason(self.ptr, SKB_DROP_REASON_NOT_SPECIFIED)
+
+    cdef sk_buff *take(self) except NULL:
+        """Give the packet away: the handle is empty afterwards."""
+        cdef sk_buff *skb = self.ptr
+        if skb == NULL:
+            raise ValueError("the packet has been passed on or ended already")
+        self.ptr = NULL
+        return skb
+
+    cdef sk_buff *peek(self) except NULL:
+        if self.ptr == NULL:
+            raise ValueError("the packet has been passed on or ended already")
+        return self.ptr
+
+    def drop(self, u32 reason):
+        """Drop the packet for ``reason``, a member of ``skb_drop_reason``."""
+        if not SKB_DELIVERED < reason < SKB_FATE_NR:
+            raise ValueError(f"reason={reason} is no drop reason")
+        kfree_skb_reason(self.take(), reason)
+
+    def consume(self):
+        """End a packet that has been used up."""
+        consume_skb(self.take())
+
+    def pull(self, u32 size):
+        """Move past a header of ``size`` bytes."""
+        cdef sk_buff *skb = self.peek()
+        if size > skb_headlen(skb):
+            raise ValueError(f"pull({size}): the packet's first buffer has {skb_headlen(skb)} bytes")
+        skb_pull(skb, size)
+
+    def __len__(self):
+        return self.peek().len
+
+    def __bool__(self):
+        return self.ptr != NULL
+
+    @property
+    def data(self):
+        """The bytes from the current layer's header on, a copy."""
+        cdef sk_buff *skb = self.peek()
+        return bytes_from(skb, 0, skb.len)
+
+    @property
+    def frame(self):
+        """The whole frame from its Ethernet header on, a copy."""
+        cdef sk_buff *skb = self.peek()
+        cdef u8 *mac = skb_mac_header(skb)
+        return mac[:skb.data - mac] + bytes_from(skb, 0, skb.len)
+
+    @property
+    def network(self):
+        """The bytes from the network header on, a copy."""
+        cdef sk_buff *skb = self.peek()
+        cdef u8 *start = skb_network_header(skb)
+        if start > skb.data:
+            return bytes_from(skb, <u32>(start - skb.data), skb.len - <u32>(start - skb.data))
+        return start[:skb.data - start] + bytes_from(skb, 0, skb.len)
+
+    @property
+    def id(self):
+        """Number of the frame, from the wire on."""
+        return self.peek().id
+
+    @property
+    def protocol(self):
+        """EtherType."""
+        return self.peek().protocol
+
+    @property
+    def pkt_type(self):
+        """0 for us, 1 broadcast, 2 multicast, 3 for another host, 4 outgoing (PACKET_*)."""
+        return self.peek().pkt_type
+
+    @property
+    def ifindex(self):
+        """Index of the device the packet came in through, 0 for none."""
+        cdef sk_buff *skb = self.peek()
+        return skb.dev.ifindex if skb.dev != NULL else 0
+
+    @property
+    def src_mac(self):
+        """Source of the Ethernet header, 6 bytes."""
+        return skb_mac_header(self.peek())[6:12]
+
+    @property
+    def vlan(self):
+        """The stripped VLAN tag (TCI), or None."""
+        cdef sk_buff *skb = self.peek()
+        return skb.vlan_tci if skb.vlan_present else None
+
+    @property
+    def gso_segs(self):
+        """How many frames GRO merged into this packet; 0 for a packet as it came."""
+        return self.peek().gso_segs
+
+
+cdef bytes bytes_from(sk_buff *skb, u32 offset, u32 size):
+    cdef bytes out
+    if skb.data_len == 0:
+        return skb.data[offset:offset + size]
+    out = bytes(size)
+    skb_copy_bits(skb, offset, <u8 *><char *>out, size)
+    return out
+
+
+cdef SkBuff skb_wrap(sk_buff *skb, Net n):
+    """Put a packet into the hands of Python, in process context. The handle owns it."""
+    cdef SkBuff handle = SkBuff.__new__(SkBuff)
+    skb_set_slot(skb, SLOT_PROCESS)
+    handle.ptr = skb
+    handle.net_object = n
+    return handle
