@@ -1,0 +1,294 @@
+#!/usr/bin/env bash
+# Set up netstack and run it. Every command does only what is still missing, so the second call
+# starts at once. Needs Debian 12 or newer, or Ubuntu 24.04; elsewhere it says what to install.
+
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: ./dev.sh COMMAND [arguments]
+
+  up [arguments]      bring a host up: ./dev.sh up tap0 --addr 10.0.0.2/24 --peer 10.0.0.1
+  test [arguments]    the whole test suite: ./dev.sh test -k arp
+  fast [arguments]    only what needs no root and no TAP, under a minute
+  check               only the static checks: ruff, mypy, stubtest, cython-lint, layout
+  build               only the set-up, and what has to be rebuilt
+  sanitize [arguments]  the suite on a build with AddressSanitizer and UBSan
+  fuzz [arguments]    new random frames for as long as you like; ends at the first failure
+
+environment: PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer)
+TEXT
+}
+
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+root=$PWD
+venv=$root/.venv
+python=$venv/bin/python
+log=$root/build/setup.log
+# An ordinary user's PATH on Debian lacks the directories of ip, tcpdump and ethtool.
+PATH=$PATH:/usr/sbin:/sbin
+# Build and run as in a plain shell, whatever virtual environment the caller is in.
+unset PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+die() {
+    printf 'dev.sh: %s\n' "$1" >&2
+    [ $# -lt 2 ] || printf '        %s\n' "${@:2}" >&2
+    exit 1
+}
+
+# Run a long command with its output in the log; show the end of the log when it fails.
+quietly() {
+    local started=$SECONDS what=$1
+    shift
+    say "$what"
+    "$@" >>"$log" 2>&1 </dev/null || {
+        tail -n 30 "$log" >&2
+        die "this failed: $*" "The whole output: $log" "Mend it and call ./dev.sh again; it goes on from here."
+    }
+    [ $((SECONDS - started)) -lt 3 ] || say "  done in $((SECONDS - started)) s"
+}
+
+# --- rights ---------------------------------------------------------------------------------
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+can_sudo() {
+    command -v sudo >/dev/null || return 1
+    sudo -n true 2>/dev/null && return
+    [ -t 0 ] && id -nG | grep -qwE 'sudo|admin|wheel'
+}
+
+as_root() { if is_root; then "$@"; else sudo "$@"; fi; }
+
+# --- what the distribution has to provide ---------------------------------------------------
+
+have() { command -v "$1" >/dev/null; }
+
+# The library that compiles capture filters; any directory the loader may know.
+have_libpcap() {
+    compgen -G '/usr/lib*/libpcap.so.[01]*' >/dev/null || compgen -G '/usr/lib/*/libpcap.so.[01]*' >/dev/null
+}
+
+libpcap_package() {
+    local name
+    for name in libpcap0.8t64 libpcap0.8; do
+        ! apt-cache show "$name" 2>/dev/null | grep -q '^Package:' || { echo "$name"; return; }
+    done
+    echo libpcap0.8
+}
+
+# Set `missing` to the packages that the given purpose (up or test) still needs.
+find_missing() {
+    missing=()
+    have cc || missing+=(gcc libc6-dev)
+    [ -x "$python" ] || find_python || missing+=(python3-dev python3-venv)
+    have ip || missing+=(iproute2)
+    have_libpcap || missing+=(libpcap)
+    [ "$1" = test ] || return 0
+    have ping || missing+=(iputils-ping)
+    nc -h 2>&1 | grep -q OpenBSD || missing+=(netcat-openbsd)
+    have iperf || missing+=(iperf)
+    have tcpdump || missing+=(tcpdump)
+    have tshark || missing+=(tshark)
+    have ethtool || missing+=(ethtool)
+}
+
+install_missing() {
+    find_missing "$1"
+    [ ${#missing[@]} -gt 0 ] || return 0
+    local line="apt-get install -y ${missing[*]}"
+    have apt-get || die "missing: ${missing[*]} (Debian's names)" "Install them with this system's package manager, then call ./dev.sh again."
+    is_root || can_sudo || die "missing: ${missing[*]}" "As root, type: ${line/ libpcap/ libpcap0.8}" "then call ./dev.sh again."
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 -q -y)
+    quietly "apt-get update" as_root "${apt[@]}" update
+    line=" ${missing[*]} "
+    read -ra missing <<<"${line/ libpcap / $(libpcap_package) }"
+    quietly "apt-get install ${missing[*]}" as_root "${apt[@]}" install --no-install-recommends "${missing[@]}"
+}
+
+# --- the virtual environment ----------------------------------------------------------------
+
+# Set `base` to a Python that is new enough and can make environments and build extensions.
+find_python() {
+    local name
+    for name in ${PYTHON:+"$PYTHON"} python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$name" - 2>/dev/null <<'PYTHON'; then base=$name; return; fi
+import ensurepip, os, sys, sysconfig, venv
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+sys.exit(sys.version_info < (3, 11) or not os.path.exists(header))
+PYTHON
+        [ "$name" != "${PYTHON:-}" ] || die "PYTHON=$PYTHON is no Python 3.11 or newer with venv and Python.h" "Type: PYTHON= ./dev.sh ...   and it looks for one itself."
+    done
+    return 1
+}
+
+make_venv() {
+    # The base interpreter may have been removed, and a clone that was moved has wrong paths inside.
+    if [ -x "$python" ] && [ "$(cat "$venv/.root" 2>/dev/null)" = "$root" ] && "$python" -c ''; then return; fi
+    find_python || die "no Python 3.11 or newer with venv and Python.h" "Install one, then type: PYTHON=/path/to/python3 ./dev.sh ..."
+    quietly "virtual environment .venv ($("$base" --version))" "$base" -m venv --clear "$venv"
+    "$python" -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))' >"$venv/.soabi"
+    echo "$root" >"$venv/.root"
+}
+
+# install_packages up|test: what is needed to build; what is needed to run is installed by pip -e.
+install_packages() {
+    wanted=$(cksum <pyproject.toml)
+    [ "$(cat "$venv/.test" 2>/dev/null)" != "$wanted" ] || return 0
+    [ "$1" = test ] || [ "$(cat "$venv/.up" 2>/dev/null)" != "$wanted" ] || return 0
+    local extra=
+    [ "$1" != test ] || extra='[test]'
+    "$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' >"$venv/.requires"
+    quietly "pip install (build requirements)" "$venv/bin/pip" install --disable-pip-version-check -r "$venv/.requires"
+    build
+    quietly "pip install -e .$extra" "$venv/bin/pip" install --disable-pip-version-check --no-build-isolation -e ".$extra"
+    echo "$wanted" >"$venv/.$1"
+}
+
+# --- compiled modules -----------------------------------------------------------------------
+
+# Say whether a source changed, a module is missing or a module has lost its source.
+stale() {
+    local soabi stamp changed source module
+    soabi=$(cat "$venv/.soabi")
+    stamp=build/inplace.$soabi
+    [ -e "$stamp" ] || return 0
+    changed=$(find netstack setup.py \( -name '*.pyx' -o -name '*.pxd' -o -name setup.py \) -newer "$stamp" -print -quit)
+    [ -z "$changed" ] || return 0
+    while read -r source; do
+        [ -e "${source%.pyx}.$soabi.so" ] || return 0
+    done < <(find netstack -name '*.pyx')
+    while read -r module; do
+        [ -e "${module%".$soabi.so"}.pyx" ] || return 0
+    done < <(find netstack -name "*.$soabi.so")
+    return 1
+}
+
+build() {
+    stale || return 0
+    local started=$SECONDS
+    say "compiling what changed (the first time: everything)"
+    "$python" setup.py build_ext --inplace </dev/null 2>&1 | tee -a "$log" \
+        | sed -nu -e 's/^\(\[[0-9/ ]*\] Cythonizing .*\)/    \1/p' -e "s/^building '\(.*\)' extension/    compiling \1/p" -e '/performance hint/p' >&2 || {
+        tail -n 30 "$log" >&2
+        die "the extensions do not build" "The whole output: $log" "Mend the source, then type: ./dev.sh build"
+    }
+    say "  done in $((SECONDS - started)) s"
+}
+
+# --- what netstack finds on the machine -----------------------------------------------------
+
+# sudo drops the environment's path, so that `sudo netstack` needs a name in one of its own places.
+link_command() {
+    local link=/usr/local/bin/netstack target=$venv/bin/netstack old
+    [ "$(readlink "$link" || true)" != "$target" ] || return 0
+    if [ -L "$link" ] || [ -e "$link" ]; then
+        old=$(readlink "$link" || true)
+        case $old in
+        */.venv/bin/netstack) [ ! -e "$old" ] || { say "$link is another clone's ($old); to change it: sudo ln -sfn $target $link"; return 0; } ;;
+        *) say "$link exists and is not ours; left as it is. This one is $target"; return 0 ;;
+        esac
+    fi
+    if is_root || can_sudo; then
+        as_root mkdir -p "${link%/*}"
+        as_root ln -sfn "$target" "$link"
+        say "$link -> $target"
+    fi
+}
+
+# A container or chroot often lacks the device even where the kernel has TAP.
+make_tun() {
+    [ ! -e /dev/net/tun ] || return 0
+    say "/dev/net/tun is missing; making it"
+    as_root modprobe -q tun 2>/dev/null || true
+    [ -e /dev/net/tun ] || as_root sh -c 'mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200' || say "  that failed; TAPs will not work. Type: netstack doctor"
+}
+
+# setup up|test
+setup() {
+    mkdir -p build
+    (
+        flock 9 # one set-up at a time: `up` and `test` may be called in two terminals
+        [ -s "$venv/.root" ] || : >"$log"
+        install_missing "$1"
+        make_venv
+        install_packages "$1"
+        build
+        link_command
+    ) 9>build/lock
+}
+
+# --- commands -------------------------------------------------------------------------------
+
+run_up() {
+    setup up
+    if is_root || can_sudo; then
+        make_tun
+        if is_root; then exec "$venv/bin/netstack" up "$@"; else exec sudo "$venv/bin/netstack" up "$@"; fi
+    fi
+    say "no root and no sudo: the host comes up in a network namespace of its own"
+    exec "$venv/bin/netstack" up "$@"
+}
+
+run_pytest() { "$python" -m pytest "$@"; }
+
+run_test() {
+    setup test
+    if is_root; then
+        make_tun
+        run_pytest "$@"
+    elif can_sudo; then
+        make_tun
+        say "the tests that need a TAP need root: running the suite with sudo"
+        local status=0
+        sudo env "PATH=$PATH" "CI=${CI:-}" "$python" -m pytest "$@" || status=$?
+        sudo find "$root" -xdev -uid 0 -exec chown -h "$(id -u):$(id -g)" {} + # root's caches are ours again
+        return "$status"
+    else
+        say "no root and no sudo: leaving out the tests that need a TAP"
+        run_pytest -m 'not tap' "$@"
+    fi
+}
+
+# Neither needs root nor a TAP, and compiles nothing.
+run_fast() {
+    setup test
+    run_pytest -m 'not tap and not bench' --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
+}
+
+run_check() {
+    setup test
+    run_pytest tests/test_static.py tests/test_layout.py "$@"
+}
+
+# A second build beside the first. The interpreter is not sanitized, so the runtime has to be there
+# before it; and it frees nothing at exit, so leaks are not looked for.
+run_sanitize() {
+    setup test
+    local runtime lib
+    runtime=$(cc -print-file-name=libasan.so)
+    [ -e "$runtime" ] || die "the compiler has no libasan" "Type: apt-get install libasan8"
+    export NETSTACK_SANITIZE=address,undefined
+    quietly "building with $NETSTACK_SANITIZE in build/sanitize" "$python" setup.py build --build-base build/sanitize
+    lib=$(echo "$root"/build/sanitize/lib.*)
+    export PYTHONSAFEPATH=1 PYTHONPATH=$lib:$root PYTHONMALLOC=malloc LD_PRELOAD=$runtime
+    export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    run_pytest -o pythonpath= -m 'not bench' --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
+}
+
+run_fuzz() {
+    setup test
+    run_pytest --hypothesis-profile=fuzz tests/fuzz "$@"
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+up | test | fast | check | sanitize | fuzz) "run_$command" "$@" ;;
+build) setup test ;;
+-h | --help | help) usage ;;
+'') usage >&2; exit 2 ;;
+*) usage >&2; die "unknown command '$command'" ;;
+esac
