@@ -23,7 +23,7 @@ cdef enum:
     SKB_CLASSES = 3
     SKB_STRUCT = 256               # sizeof(sk_buff), checked at import
     NET_SKB_PAD = 64               # headroom in front of a received frame
-    SKB_CB = 56
+    SKB_CB = 104
 
 cdef enum skb_class:
     SKB_SMALL = 0                  # copy-break: the driver copies the frame out and keeps its buffer
@@ -90,6 +90,8 @@ cdef struct sk_buff:
     u64 tstamp                     # ns, when the driver took it
     skb_pool *pool
     u64 mark
+    u32 rt_flags                   # RTCF_*: what routing said (the kernel's skb_dst); 0 for not routed yet
+    u32 rt_type                    # RTN_*
     u8 cb[SKB_CB]                  # the current layer's own
 
 cdef struct skb_slab:
@@ -160,6 +162,8 @@ cdef inline void skb_init(sk_buff *skb) noexcept nogil:
     skb.owner = NULL
     skb.tstamp = 0
     skb.mark = 0
+    skb.rt_flags = 0
+    skb.rt_type = 0
 
 cdef inline sk_buff *skb_alloc_raw(skb_pool *pool, u32 cls) noexcept nogil:
     """Take an element of the class, uninitialised: a receive buffer. NULL when the pool has none of it.
