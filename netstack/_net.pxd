@@ -162,7 +162,8 @@ cdef struct net:
     void (*synchronize)(net *n) noexcept nogil
     void (*to_python)(net *n, void *skb) noexcept nogil      # the seam: netif/_backlog
     void (*kick_python)(net *n) noexcept nogil                  # a timer of the Python side must be looked at
-    int (*busy_loop)(net *n, void *sk, u64 until) noexcept nogil  # poll as the CPU until sk has data
+    # Be the CPU until ready(sk) or the clock passes `until` (ns): 1 ready, 0 time is up, -1 another is the CPU.
+    int (*busy_loop)(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 until) noexcept nogil
     int (*netif_rx)(void *skb) noexcept nogil
     # One pointer a layer; each layer knows its own.
     void *seam                     # netif/_backlog.pxd
@@ -177,6 +178,7 @@ cdef struct net:
     void *cpus[MAX_CPUS]          # softnet_data
     void *pool                     # skb_pool: packets made in process context: skb_alloc_process
     u32 nr_cpus
+    u32 napi_ids                   # NAPIs ever made
     u64 udp_memory                 # bytes of truesize in UDP receive queues
 
 

@@ -11,6 +11,7 @@ from netstack.device._device cimport hw_device
 
 cdef enum:
     NAPI_POLL_WEIGHT = 64
+    MIN_NAPI_ID = 8192             # ids below are CPUs' [busy_poll.h]
     GRO_HASH_BUCKETS = 8
     MAX_GRO_SKBS = 8
     MAX_HW = 8                     # pieces of hardware on one CPU
@@ -79,7 +80,7 @@ cdef struct softnet_data:
     u32 cpu
     u32 slot                       # cpu + 1
     # The role: whoever stored 1 here is this CPU.
-    u32 role
+    u32 role                       # 0 free, 1 taken, 2 taken and waited for
     u32 sleeping                   # its own thread is in epoll_wait, or about to be
     u32 want_role                  # its own thread waits for the role
     u32 stop
@@ -101,6 +102,8 @@ cdef struct softnet_data:
     # Sockets with something new, to be woken at the end of the batch.
     void *wake_list
     void (*wake_all)(softnet_data *sd) noexcept nogil
+    u32 ipi_pending                # another context put packets into input_pkt_queue
+    u64 now                        # the clock as of the current pass, ns
     # Counters: /proc/net/softnet_stat, /proc/softirqs, and how the three contexts shared the time.
     u64 processed
     u64 dropped
@@ -114,6 +117,8 @@ cdef struct softnet_data:
     u64 spins_won                  # frames came while the idle CPU polled before sleeping
     u64 busy_polls                 # times an application was this CPU
     u64 last_busy_poll             # ns
+    u64 idle_since                 # ns, when the CPU last ran out of work
+    u64 gap_ns                     # how long it then took until there was some, smoothed
     # process_backlog
     u32 input_lock
     u32 input_dropping
@@ -123,18 +128,20 @@ cdef struct softnet_data:
     # The thread and what it sleeps on.
     int epfd
     int wake_fd                    # eventfd
+    int timer_fd                   # timerfd: the end of irq_suspend_timeout
     u32 irq_suspended              # the wires' fds are out of the epoll set: an application polls
     u32 has_thread
     u64 thread
-    u32 spin_ns                    # how long to poll before sleep, adapted
     u32 tid
 
 
 cdef void napi_init(napi_struct *napi, net *n, net_device *dev, softnet_data *sd,
                     int (*poll)(napi_struct *, int) noexcept nogil, u32 weight) noexcept
+cdef int napi_add(napi_struct *napi) except -1
+cdef void napi_del(napi_struct *napi) noexcept nogil
 cdef bint napi_complete_done(napi_struct *napi, int work_done) noexcept nogil
 cdef void napi_enable(napi_struct *napi) noexcept nogil
-cdef bint napi_disable_begin(napi_struct *napi) noexcept nogil
+cdef void napi_disable(napi_struct *napi) noexcept nogil
 cdef void napi_timers(softnet_data *sd, u64 now) noexcept nogil
 cdef u64 napi_next_timer(softnet_data *sd) noexcept nogil
 

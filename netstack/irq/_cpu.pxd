@@ -1,0 +1,12 @@
+"""The CPU as a role; see ``_cpu.pyx``."""
+
+from netstack._abi cimport u32, u64
+from netstack._net cimport net
+from netstack.napi._napi cimport softnet_data
+
+# Be the CPU. cpu_take waits (without the GIL), cpu_try_take does not; cpu_release ends it.
+cdef void cpu_take(softnet_data *sd) noexcept nogil
+cdef bint cpu_try_take(softnet_data *sd) noexcept nogil
+cdef void cpu_release(softnet_data *sd) noexcept nogil
+cdef void cpu_run(softnet_data *sd) noexcept nogil
+cdef void cpu_wake(softnet_data *sd) noexcept nogil

@@ -1,0 +1,457 @@
+"""cpu: the role of CPU n, and the thread that plays it when nobody else does.
+
+Stage 3 of 8:  device driver [irq] napi netif nf proto sock
+In       events of wires, timers, wake-ups  device/_tap.pyx
+Out      hard IRQs and softirqs             irq/_softirq.pyx
+Context  the thread ksoftirqd/n, or any thread that took the role; no GIL
+Kernel   run_ksoftirqd(), kernel/softirq.c; the idle loop, kernel/sched/idle.c; napi_busy_loop(), net/core/dev.c
+
+A CPU is a role. Whoever changed ``sd.role`` from 0 is CPU n until it puts 0 back; no other state says who it is. The
+CPU's own thread takes the role when an event wakes it and gives it back before it sleeps. An application whose queue is
+empty may take it too and poll the hardware itself (``busy_loop``): no thread has to be woken, so none is switched to.
+
+While applications poll, the wires' events are off (``irq_suspended``): otherwise each frame would wake the thread for
+nothing. The thread looks every irq_suspend_timeout whether an application has polled since, and turns events back on
+if not. An application that goes to sleep turns them on itself.
+"""
+
+import errno
+import os
+
+from libc.errno cimport EINTR, errno as c_errno
+from libc.stdlib cimport calloc, free
+from posix.unistd cimport close, read, write
+
+from netstack._abi cimport (
+    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, spin_lock,
+    spin_unlock, store_relaxed64, store_release32, store_seq32, u32, u64, uintptr_t,
+)
+from netstack._net cimport (
+    SLOT_CPU0, Net, irq_suspend_timeout, net, net_now, poll_spin_usecs, sysctl_get,
+)
+from netstack._skb cimport queue_init, skb_pool_create, skb_pool_destroy, sk_buff
+from netstack.device._device cimport hw_device
+from netstack.irq._softirq cimport do_softirq, handle_irqs, hw_busy, hw_run
+from netstack.napi._napi cimport NET_RX_SOFTIRQ, NR_SOFTIRQS, napi_next_timer, napi_timers, softnet_data
+
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <linux/futex.h>
+    #include <pthread.h>
+    #include <sched.h>
+    #include <signal.h>
+    #include <sys/epoll.h>
+    #include <sys/eventfd.h>
+    #include <sys/prctl.h>
+    #include <sys/syscall.h>
+    #include <sys/timerfd.h>
+    #include <unistd.h>
+
+    static void ns_futex_wait(uint32_t *p, uint32_t v) { syscall(SYS_futex, p, FUTEX_WAIT_PRIVATE, v, NULL, NULL, 0); }
+    static void ns_futex_wake(uint32_t *p) { syscall(SYS_futex, p, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+    static int ns_gettid(void) { return (int)syscall(SYS_gettid); }
+
+    /* Python threads handle the signals: a CPU thread blocks them all. */
+    static int ns_thread_start(pthread_t *t, void *(*fn)(void *), void *arg) {
+        sigset_t all, old;
+        int r;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        r = pthread_create(t, NULL, fn, arg);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        return r;
+    }
+    static void ns_thread_setup(unsigned cpu) {
+        char name[16];
+        snprintf(name, sizeof name, "ksoftirqd/%u", cpu);
+        pthread_setname_np(pthread_self(), name);
+        prctl(PR_SET_TIMERSLACK, 1UL);     /* the default of 50 us would blur the throttle's timers */
+    }
+    /* ns < 0: no limit. */
+    static int ns_epoll_wait(int epfd, struct epoll_event *ev, int max, int64_t ns) {
+        struct timespec ts;
+        ts.tv_sec = ns / 1000000000; ts.tv_nsec = ns % 1000000000;
+        return (int)syscall(SYS_epoll_pwait2, epfd, ev, max, ns < 0 ? NULL : &ts, NULL, 0);
+    }
+    static int ns_timer_arm(int fd, uint64_t ns) {
+        struct itimerspec t = {{0, 0}, {(time_t)(ns / 1000000000), (long)(ns % 1000000000)}};
+        return timerfd_settime(fd, 0, &t, NULL);
+    }
+    """
+    ctypedef unsigned long pthread_t
+    int pthread_join(pthread_t t, void **result) nogil
+    int sched_yield() noexcept nogil
+    void futex_wait "ns_futex_wait"(u32 *p, u32 v) noexcept nogil
+    void futex_wake "ns_futex_wake"(u32 *p) noexcept nogil
+    int gettid "ns_gettid"() noexcept nogil
+    int thread_start "ns_thread_start"(pthread_t *t, void *(*fn)(void *) noexcept nogil, void *arg) noexcept
+    void thread_setup "ns_thread_setup"(u32 cpu) noexcept nogil
+    int epoll_wait_ns "ns_epoll_wait"(int epfd, epoll_event *ev, int max, long long ns) noexcept nogil
+    int timer_arm "ns_timer_arm"(int fd, u64 ns) noexcept nogil
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CLOEXEC, EFD_CLOEXEC, EFD_NONBLOCK, TFD_CLOEXEC, TFD_NONBLOCK
+    int CLOCK_MONOTONIC
+    unsigned EPOLLIN, EPOLLET
+    ctypedef union epoll_data_t:
+        void *ptr
+    struct epoll_event:
+        unsigned events
+        epoll_data_t data
+    int epoll_create1(int flags) nogil
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event) nogil
+    int eventfd(unsigned initial, int flags) nogil
+    int timerfd_create(int clock, int flags) nogil
+
+
+# ---- the role
+
+cdef bint cpu_try_take(softnet_data *sd) noexcept nogil:
+    """Become the CPU if nobody is."""
+    return cas32(&sd.role, 0, 1)
+
+
+cdef void cpu_take(softnet_data *sd) noexcept nogil:
+    """Become the CPU; waits for whoever is, at most for the softirq it is in."""
+    cdef u32 tries
+    for tries in range(200):
+        if cas32(&sd.role, 0, 1):
+            return
+        cpu_relax()
+    while exchange32(&sd.role, 2) != 0:
+        futex_wait(&sd.role, 2)
+
+
+cdef void cpu_release(softnet_data *sd) noexcept nogil:
+    """Stop being the CPU."""
+    if exchange32(&sd.role, 0) == 2:
+        futex_wake(&sd.role)
+
+
+cdef void cpu_wake(softnet_data *sd) noexcept nogil:
+    """Let the CPU's thread look around: something was left for it (a packet in its backlog, a line, the end)."""
+    cdef u64 one = 1
+    fence()
+    if load_seq32(&sd.sleeping) and exchange32(&sd.sleeping, 0):
+        write(sd.wake_fd, &one, 8)
+
+
+cdef void synchronize(net *n) noexcept nogil:
+    """Wait until every CPU has passed a point where it holds no pointer into a table. [synchronize_net()]"""
+    cdef softnet_data *sd
+    cdef u32 i
+    for i in range(n.nr_cpus):
+        sd = <softnet_data *>n.cpus[i]
+        if load_seq32(&sd.role):
+            cpu_take(sd)
+            cpu_release(sd)
+
+
+# ---- what the role does
+
+cdef bint cpu_pass(softnet_data *sd) noexcept nogil:
+    """One step of the CPU: hardware, interrupts, softirqs. True when there is more to do."""
+    cdef bint left
+    sd.now = net_now(sd.n)
+    hw_run(sd, sd.now)
+    napi_timers(sd, sd.now)
+    handle_irqs(sd)
+    left = False
+    if load_acquire32(&sd.softirq_pending):
+        left = do_softirq(sd)
+    if sd.wake_list != NULL:
+        sd.wake_all(sd)
+    return left or load_acquire32(&sd.irq_pending) != 0 or load_acquire32(&sd.ipi_pending) != 0 or hw_busy(sd)
+
+
+cdef void cpu_run(softnet_data *sd) noexcept nogil:
+    """Be the CPU until nothing is left to do, or somebody waits for the role.
+
+    What ten restarts or two milliseconds of softirq did not finish is ksoftirqd's: a context that yields to other
+    threads between its rounds.
+    """
+    while cpu_pass(sd):
+        if load_acquire32(&sd.softirq_pending):
+            sd.ksoftirqd_runs += 1
+            sd.in_ksoftirqd = 1
+            if load_acquire32(&sd.role) == 2:
+                break
+            sched_yield()
+    sd.in_ksoftirqd = 0
+
+
+cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
+    """Poll the wires for up to ``ns`` before going to sleep. True when frames came."""
+    cdef u64 start = monotonic_ns()
+    cdef u32 i
+    while monotonic_ns() - start < ns:
+        for i in range(sd.nr_hw):
+            sd.hw[i].wire_ready(sd.hw[i])
+        if cpu_pass(sd):
+            sd.spins_won += 1
+            return True
+        if load_acquire32(&sd.role) == 2:
+            return False
+    return False
+
+
+cdef void note_gap(softnet_data *sd) noexcept nogil:
+    """Learn how long the CPU was idle: spinning pays only where the next frame tends to come soon."""
+    cdef u64 gap = monotonic_ns() - sd.idle_since
+    if gap > 10_000_000:
+        gap = 10_000_000
+    sd.gap_ns = (sd.gap_ns * 3 + gap) / 4
+
+
+cdef u64 spin_time(softnet_data *sd) noexcept nogil:
+    """How long to poll before sleeping, ns: poll_spin_usecs while gaps are short, nothing otherwise."""
+    cdef u64 most = sysctl_get(sd.n, poll_spin_usecs) * 1000
+    return most if sd.gap_ns < 2 * most + 30_000 else 0
+
+
+# ---- events on and off
+
+cdef void wires_listen(softnet_data *sd, bint on) noexcept nogil:
+    """Take the wires into the epoll set, or out of it. Switching on finds what came meanwhile."""
+    cdef epoll_event event
+    cdef u32 i
+    for i in range(sd.nr_hw):
+        if sd.hw[i].fd >= 0:
+            event.events = (EPOLLIN | EPOLLET) if on else 0
+            event.data.ptr = sd.hw[i]
+            epoll_ctl(sd.epfd, EPOLL_CTL_MOD, sd.hw[i].fd, &event)
+    store_release32(&sd.irq_suspended, 0 if on else 1)
+
+
+cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 until) noexcept nogil:
+    """Be the CPU in an application's thread, and poll until ``ready(sk)`` or the clock passes ``until``.
+
+    1 when it became ready, 0 when time is up (the wires' events are on again: the caller may sleep), -1 when another
+    is the CPU. Never takes the GIL. [napi_busy_loop()]
+    """
+    cdef softnet_data *sd = <softnet_data *>n.cpus[0]
+    cdef u32 i
+    if sd.has_thread == 0 or not cpu_try_take(sd):
+        return -1
+    sd.busy_polls += 1
+    if not sd.irq_suspended:
+        wires_listen(sd, False)
+        timer_arm(sd.timer_fd, sysctl_get(n, irq_suspend_timeout))
+    while True:
+        for i in range(sd.nr_hw):
+            sd.hw[i].wire_ready(sd.hw[i])
+        cpu_pass(sd)
+        if ready(sk):
+            store_relaxed64(&sd.last_busy_poll, sd.now)
+            cpu_release(sd)
+            return 1
+        if sd.now >= until or load_acquire32(&sd.role) == 2:
+            break
+    wires_listen(sd, True)
+    cpu_release(sd)
+    return 0
+
+
+# ---- the thread
+
+cdef u64 next_deadline(softnet_data *sd) noexcept nogil:
+    """When a timer of the hardware or of a NAPI runs out, ns; 0 for none."""
+    cdef u64 first = napi_next_timer(sd)
+    cdef u64 t
+    cdef u32 i
+    for i in range(sd.nr_hw):
+        t = sd.hw[i].deadline(sd.hw[i])
+        if t and (first == 0 or t < first):
+            first = t
+    return first
+
+
+cdef long long sleep_time(softnet_data *sd) noexcept nogil:
+    """How long the thread may sleep, ns; -1 for as long as it likes. Called as the CPU, with `sleeping` set."""
+    cdef u64 deadline, now
+    if (load_acquire32(&sd.softirq_pending) or load_acquire32(&sd.irq_pending) or load_acquire32(&sd.ipi_pending)
+            or hw_busy(sd) or load_acquire32(&sd.stop)):
+        return 0
+    deadline = next_deadline(sd)
+    if deadline == 0:
+        return -1
+    now = net_now(sd.n)
+    return <long long>(deadline - now) if deadline > now else 0
+
+
+cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
+    """Sleep until a wire, a timer or a wake-up; afterwards the thread is the CPU again."""
+    cdef epoll_event events[MAX_EVENTS]
+    cdef hw_device *hw
+    cdef u64 word, last
+    cdef int got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
+    cdef int i
+    store_seq32(&sd.sleeping, 0)
+    cpu_take(sd)
+    for i in range(got):
+        if events[i].data.ptr == &sd.wake_fd:
+            read(sd.wake_fd, &word, 8)
+        elif events[i].data.ptr == &sd.timer_fd:
+            read(sd.timer_fd, &word, 8)
+            last = load_relaxed64(&sd.last_busy_poll)
+            if sd.irq_suspended:
+                if net_now(sd.n) - last >= sysctl_get(sd.n, irq_suspend_timeout):
+                    wires_listen(sd, True)
+                else:
+                    timer_arm(sd.timer_fd, sysctl_get(sd.n, irq_suspend_timeout))
+        else:
+            hw = <hw_device *>events[i].data.ptr
+            hw.wire_ready(hw)
+
+cdef enum:
+    MAX_EVENTS = 16
+
+
+cdef void *ksoftirqd(void *arg) noexcept nogil:
+    """The CPU's own thread: be the CPU while there is work, poll a little longer, sleep."""
+    cdef softnet_data *sd = <softnet_data *>arg
+    cdef long long ns
+    thread_setup(sd.cpu)
+    sd.tid = <u32>gettid()
+    cpu_take(sd)
+    while not load_acquire32(&sd.stop):
+        cpu_run(sd)
+        sd.idle_since = monotonic_ns()
+        if not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
+            note_gap(sd)
+            continue
+        store_seq32(&sd.sleeping, 1)
+        fence()
+        ns = sleep_time(sd)
+        cpu_release(sd)
+        sd.sleeps += ns != 0
+        wait_for_event(sd, ns)
+        note_gap(sd)
+    store_seq32(&sd.sleeping, 0)
+    cpu_release(sd)
+    return NULL
+
+
+# ---- what Python sees
+
+cdef class Cpu:
+    """One CPU of a host: its thread, its contexts, its counters."""
+    cdef softnet_data *sd
+    cdef object net_object
+    cdef pthread_t thread
+
+    def __cinit__(self, Net n, u32 cpu, counts):
+        """Make CPU ``cpu`` of the host with a packet pool of ``counts`` (small, mid, large) elements."""
+        cdef u32 classes[3]
+        cdef epoll_event event
+        classes[0], classes[1], classes[2] = counts
+        self.net_object = n
+        self.sd = <softnet_data *>calloc(1, sizeof(softnet_data))
+        if self.sd == NULL:
+            raise MemoryError
+        self.sd.epfd = self.sd.wake_fd = self.sd.timer_fd = -1
+        self.sd.n = n.ptr
+        self.sd.cpu = cpu
+        self.sd.slot = SLOT_CPU0 + cpu
+        self.sd.gap_ns = 10_000_000
+        self.sd.pool = skb_pool_create(n.ptr, self.sd.slot, classes)
+        self.sd.epfd = epoll_create1(EPOLL_CLOEXEC)
+        self.sd.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        self.sd.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+        if self.sd.pool == NULL or self.sd.epfd < 0 or self.sd.wake_fd < 0 or self.sd.timer_fd < 0:
+            raise OSError(c_errno, "no memory or no file descriptor for a CPU; see ulimit -n")
+        event.events = EPOLLIN
+        event.data.ptr = &self.sd.wake_fd
+        epoll_ctl(self.sd.epfd, EPOLL_CTL_ADD, self.sd.wake_fd, &event)
+        event.data.ptr = &self.sd.timer_fd
+        epoll_ctl(self.sd.epfd, EPOLL_CTL_ADD, self.sd.timer_fd, &event)
+        queue_init(&self.sd.input_pkt_queue)
+        queue_init(&self.sd.process_queue)
+        n.ptr.cpus[cpu] = self.sd
+        n.ptr.synchronize = synchronize
+        n.ptr.busy_loop = busy_loop
+
+    def __dealloc__(self):
+        if self.sd == NULL:
+            return
+        for fd in (self.sd.epfd, self.sd.wake_fd, self.sd.timer_fd):
+            if fd >= 0:
+                close(fd)
+        skb_pool_destroy(self.sd.pool)
+        free(self.sd)
+
+    @property
+    def address(self):
+        """The softnet_data, for set-up code of other stages."""
+        return <uintptr_t>self.sd
+
+    def start(self):
+        """Start the thread ksoftirqd/n."""
+        self.sd.stop = 0
+        self.sd.has_thread = 1
+        if thread_start(&self.thread, ksoftirqd, self.sd) != 0:
+            self.sd.has_thread = 0
+            raise OSError(errno.EAGAIN, "no thread for the CPU; see ulimit -u")
+
+    def stop(self):
+        """End the thread; what is queued stays queued."""
+        if not self.sd.has_thread:
+            return
+        with nogil:
+            store_release32(&self.sd.stop, 1)
+            store_seq32(&self.sd.sleeping, 1)
+            cpu_wake(self.sd)
+            pthread_join(self.thread, NULL)
+        self.sd.has_thread = 0
+
+    def run(self):
+        """Be the CPU in this thread until it has nothing to do: hosts without threads, and tests."""
+        cdef u32 i
+        with nogil:
+            cpu_take(self.sd)
+            for i in range(self.sd.nr_hw):
+                self.sd.hw[i].wire_ready(self.sd.hw[i])
+            cpu_run(self.sd)
+            cpu_release(self.sd)
+
+    def deadline(self):
+        """When the CPU's next timer runs out, ns on the host's clock; 0 for none."""
+        return next_deadline(self.sd)
+
+    def pool(self):
+        """Free and total elements of the packet pool: a list of (bytes of an element, free, total)."""
+        cdef u32 cls
+        out = []
+        for cls in range(3):
+            out.append((self.sd.pool.slab[cls].size, self.sd.pool.slab[cls].nr_free + self.returned(cls)
+                        + self.sd.pool.slab[cls].count - self.sd.pool.slab[cls].fresh, self.sd.pool.slab[cls].count))
+        return out
+
+    cdef u32 returned(self, u32 cls):
+        """Count what others gave back. Call it only while the CPU is quiet: the owner takes this list over."""
+        cdef sk_buff *skb = <sk_buff *>self.sd.pool.slab[cls].returned
+        cdef u32 count = 0
+        while skb != NULL:
+            count += 1
+            skb = skb.next
+        return count
+
+    def counters(self):
+        """Give the fields of struct softnet_data that Linux shows, and those of our own, as a dict."""
+        cdef softnet_data *sd = self.sd
+        return {
+            "cpu": sd.cpu, "processed": sd.processed, "dropped": sd.dropped, "time_squeeze": sd.time_squeeze,
+            "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
+            "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
+            "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
+            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "tid": sd.tid,
+        }
+
+    def softirqs(self):
+        """How often each softirq ran, in the order of /proc/softirqs."""
+        return [self.sd.softirqs[<int>i] for i in range(NR_SOFTIRQS)]
+
+    def interrupts(self):
+        """The CPU's interrupt lines: a list of (irq, count, name)."""
+        return [(self.sd.irqs[i].irq, self.sd.irqs[i].count, self.sd.irqs[i].name.decode())
+                for i in range(self.sd.nr_irqs)]

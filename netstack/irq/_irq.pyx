@@ -1,0 +1,87 @@
+"""irq: connect interrupt lines to CPUs.
+
+Stage 3 of 8:  device driver [irq] napi netif nf proto sock
+In       a vector that fires              device/_igb_nic.pyx
+Out      its handler, in hard IRQ context irq/_softirq.pyx
+Context  set-up for request_irq(), any for irq_raise(); no GIL
+Kernel   request_threaded_irq(), free_irq(), kernel/irq/manage.c
+"""
+
+import errno
+import os
+
+from posix.unistd cimport write
+
+from netstack._abi cimport exchange32, fence, load_seq32, store_release32, u32, u64
+from netstack.napi._napi cimport MAX_HW, MAX_IRQS
+
+
+cdef extern from "<sys/epoll.h>" nogil:
+    int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
+    unsigned EPOLLIN, EPOLLET
+    ctypedef union epoll_data_t:
+        void *ptr
+    struct epoll_event:
+        unsigned events
+        epoll_data_t data
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+
+
+cdef int hw_attach(softnet_data *sd, hw_device *hw) except -1:
+    """Put hardware on the CPU's bus: the CPU runs it, and wakes up when its wire has frames."""
+    cdef epoll_event event
+    if sd.nr_hw == MAX_HW:
+        raise OSError(errno.ENOSPC, f"CPU {sd.cpu} has {MAX_HW} devices already; put this one on another CPU")
+    if hw.fd >= 0:
+        event.events = EPOLLIN | EPOLLET
+        event.data.ptr = hw
+        if epoll_ctl(sd.epfd, EPOLL_CTL_ADD, hw.fd, &event) < 0:
+            raise OSError(errno.EBADF, f"the wire's file descriptor {hw.fd} can't be waited on")
+    sd.hw[sd.nr_hw] = hw
+    sd.nr_hw += 1
+    hw.wire_ready(hw)
+    return 0
+
+
+cdef void hw_detach(softnet_data *sd, hw_device *hw) noexcept:
+    """Take hardware off the bus."""
+    cdef epoll_event event
+    cdef u32 i
+    for i in range(sd.nr_hw):
+        if sd.hw[i] == hw:
+            sd.nr_hw -= 1
+            sd.hw[i] = sd.hw[sd.nr_hw]
+            if hw.fd >= 0:
+                epoll_ctl(sd.epfd, EPOLL_CTL_DEL, hw.fd, &event)
+            return
+
+
+cdef int request_irq(softnet_data *sd, irq_desc *desc) except -1:
+    """Let the CPU run ``desc.handler`` when the line is raised; numbers it as /proc/interrupts shows it."""
+    if sd.nr_irqs == MAX_IRQS:
+        raise OSError(errno.ENOSPC, f"CPU {sd.cpu} has {MAX_IRQS} interrupt lines already; use another CPU")
+    desc.pending = 0
+    desc.irq = 24 + sd.cpu * MAX_IRQS + sd.nr_irqs
+    sd.irqs[sd.nr_irqs] = desc
+    sd.nr_irqs += 1
+    return 0
+
+
+cdef void free_irq(softnet_data *sd, irq_desc *desc) noexcept:
+    """Disconnect the line. No handler runs after."""
+    cdef u32 i
+    for i in range(sd.nr_irqs):
+        if sd.irqs[i] == desc:
+            sd.nr_irqs -= 1
+            sd.irqs[i] = sd.irqs[sd.nr_irqs]
+            return
+
+
+cdef void irq_raise(softnet_data *sd, irq_desc *desc) noexcept nogil:
+    """Raise the line: the CPU runs the handler at its next step, and is woken if it sleeps. From any context."""
+    cdef u64 one = 1
+    store_release32(&desc.pending, 1)
+    exchange32(&sd.irq_pending, 1)
+    fence()
+    if load_seq32(&sd.sleeping) and exchange32(&sd.sleeping, 0):
+        write(sd.wake_fd, &one, 8)
