@@ -24,7 +24,12 @@ SOABI = sysconfig.get_config_var("SOABI")
 
 os.chdir(Path(__file__).resolve().parent)
 
-cflags = ["-fno-strict-aliasing", "-Wno-unused-function", "-fvisibility=hidden"]
+cflags = [
+    "-fno-strict-aliasing",
+    "-Wno-unused-function",
+    "-Wno-sign-compare",
+    "-fvisibility=hidden",
+]
 ldflags = []
 if SANITIZE:
     cflags += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"]
@@ -45,6 +50,27 @@ directives = {
     "freethreading_compatible": True,
     "embedsignature": False,
 }
+
+extensions = [
+    Extension(
+        ".".join(path.with_suffix("").parts),
+        [str(path)],
+        extra_compile_args=cflags,
+        extra_link_args=ldflags,
+    )
+    for path in sorted(Path("netstack").rglob("*.pyx"))
+]
+
+
+def translate(modules, build_dir, force=False):
+    """Turn ``.pyx`` into C below ``build_dir``, where it is older than what it is made of."""
+    return cythonize(
+        modules,
+        nthreads=JOBS,
+        force=force,
+        build_dir=str(build_dir),
+        compiler_directives=directives,
+    )
 
 
 class BuildExt(build_ext):
@@ -74,13 +100,7 @@ class BuildExt(build_ext):
             self.force = True
             recorded.unlink(missing_ok=True)
 
-        translated = cythonize(
-            self.extensions,
-            nthreads=JOBS,
-            force=self.force,
-            build_dir=str(base / "cython"),
-            compiler_directives=directives,
-        )
+        translated = translate(self.extensions, base / "cython", self.force)
         for extension, new in zip(self.extensions, translated, strict=True):
             extension.sources = new.sources
         super().run()
@@ -103,15 +123,4 @@ class BuildExt(build_ext):
 
 
 if __name__ == "__main__":
-    setup(
-        cmdclass={"build_ext": BuildExt},
-        ext_modules=[
-            Extension(
-                ".".join(path.with_suffix("").parts),
-                [str(path)],
-                extra_compile_args=cflags,
-                extra_link_args=ldflags,
-            )
-            for path in sorted(Path("netstack").rglob("*.pyx"))
-        ],
-    )
+    setup(cmdclass={"build_ext": BuildExt}, ext_modules=extensions)

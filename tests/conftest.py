@@ -1,4 +1,4 @@
-"""What holds for every test: compiled modules as new as their sources, one hypothesis profile."""
+"""What holds for every test: modules as new as their sources, one hypothesis profile."""
 
 import sysconfig
 from pathlib import Path

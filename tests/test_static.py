@@ -1,0 +1,83 @@
+"""What the tools say about the sources. `./dev.sh check` runs these and the layout."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What Cython adds to a module and no stub declares.
+STUBTEST_ALLOWED = r"""
+.*\.__reduce_cython__
+.*\.__setstate_cython__
+.*\.__test__
+"""
+
+
+def run(*command: str | Path) -> None:
+    """Run a tool of this interpreter's environment in the root; show its output if it fails."""
+    tools = Path(sys.executable).parent  # cython-lint looks for pycodestyle on the PATH
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        pytest.fail(done.stdout, pytrace=False)
+
+
+def test_ruff_finds_nothing() -> None:
+    run("ruff", "check", "--quiet", ".")
+
+
+def test_python_is_formatted() -> None:
+    run("ruff", "format", "--quiet", "--check", "--diff", ".")
+
+
+def test_mypy_finds_nothing() -> None:
+    run("mypy")
+
+
+def test_cython_lint_finds_nothing() -> None:
+    run("cython_lint.cython_lint", "netstack")
+
+
+def test_stubs_say_what_the_compiled_modules_have(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.write_text(STUBTEST_ALLOWED)
+    stubs = sorted((ROOT / "netstack").rglob("*.pyi"))
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in stubs]
+    run("mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules)
+
+
+TRANSLATE = """
+import runpy
+build = runpy.run_path("setup.py")
+build["translate"](build["extensions"], "build/hints")
+"""
+
+
+@pytest.mark.timeout(300)
+def test_cython_has_no_performance_hint() -> None:
+    """Translate every module that is not known to be free of hints.
+
+    Cython gives its hints only when it translates. So the C code kept here is that of a run
+    without hints, and after a run with hints none is kept.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", TRANSLATE], cwd=ROOT, capture_output=True, text=True
+    )
+    output = done.stdout + done.stderr
+    hints = [line for line in output.splitlines() if "performance hint" in line]
+    if done.returncode or hints:
+        shutil.rmtree(ROOT / "build" / "hints", ignore_errors=True)
+    assert done.returncode == 0, output
+    assert hints == []
