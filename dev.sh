@@ -271,8 +271,8 @@ run_sanitize() {
     runtime=$(cc -print-file-name=libasan.so)
     [ -e "$runtime" ] || die "the compiler has no libasan" "Type: apt-get install libasan8"
     export NETSTACK_SANITIZE=address,undefined
-    quietly "building with $NETSTACK_SANITIZE in build/sanitize" "$python" setup.py build --build-base build/sanitize
-    lib=$(echo "$root"/build/sanitize/lib.*)
+    quietly "building with $NETSTACK_SANITIZE in build/sanitize" "$python" setup.py build --build-base build/sanitize --build-lib build/sanitize/lib
+    lib=$root/build/sanitize/lib
     export PYTHONSAFEPATH=1 PYTHONPATH=$lib:$root PYTHONMALLOC=malloc LD_PRELOAD=$runtime
     export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     run_pytest -o pythonpath= -m 'not bench' --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"

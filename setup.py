@@ -87,13 +87,7 @@ class BuildExt(build_ext):
 
     def run(self):
         started = time.time()
-        build = self.get_finalized_command("build")
-        base = Path(build.build_base)
-        if self.inplace or self.editable_mode:
-            # pip hands an editable install directories that it throws away. Ours stay, so what
-            # `build_ext --inplace` has built is not built again.
-            self.build_lib = str(base / f"lib.{SOABI}")
-            self.build_temp = str(base / f"temp.{SOABI}")
+        base = Path(self.get_finalized_command("build").build_base)
         fingerprint = repr((cflags, ldflags, directives, cython_version))
         recorded = base / "fingerprint"
         if not recorded.exists() or recorded.read_text() != fingerprint:
@@ -103,7 +97,15 @@ class BuildExt(build_ext):
         translated = translate(self.extensions, base / "cython", self.force)
         for extension, new in zip(self.extensions, translated, strict=True):
             extension.sources = new.sources
+        # Modules are linked in one place, whatever they are for: a wheel and an editable install
+        # take what `build_ext --inplace` has built already.
+        wanted, self.build_lib = self.build_lib, str(base / f"lib.{SOABI}")
+        self.build_temp = str(base / f"temp.{SOABI}")
         super().run()
+        built, self.build_lib = self.build_lib, wanted
+        if not self.inplace:
+            for extension in self.extensions:
+                self.copy(extension, Path(built), Path(wanted))
 
         base.mkdir(parents=True, exist_ok=True)
         recorded.write_text(fingerprint)
@@ -114,6 +116,11 @@ class BuildExt(build_ext):
             stamp = base / f"inplace.{SOABI}"
             stamp.touch()
             os.utime(stamp, (started, started))
+
+    def copy(self, extension, built, wanted):
+        name = self.get_ext_filename(self.get_ext_fullname(extension.name))
+        (wanted / name).parent.mkdir(parents=True, exist_ok=True)
+        self.copy_file(str(built / name), str(wanted / name))
 
     def tidy(self):
         """Remove modules whose source has gone, so that no old code can be imported."""
