@@ -169,6 +169,7 @@ cdef struct net:
     void *seam                     # netif/_backlog.pxd
     void *ptypes                   # netif/_core.pxd
     void *taps                     # netif/_tap.pxd
+    u32 tap_users                  # threads that walk the taps at the moment
     void *neigh                    # proto/_neigh.pxd
     void *fib                      # proto/_route.pxd
     void *icmp                     # proto/_icmp.pxd

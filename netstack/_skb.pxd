@@ -23,7 +23,7 @@ cdef enum:
     SKB_CLASSES = 3
     SKB_STRUCT = 256               # sizeof(sk_buff), checked at import
     NET_SKB_PAD = 64               # headroom in front of a received frame
-    SKB_CB = 104
+    SKB_CB = 96
 
 cdef enum skb_class:
     SKB_SMALL = 0                  # copy-break: the driver copies the frame out and keeps its buffer
@@ -72,6 +72,7 @@ cdef struct sk_buff:
     u8 outcome                     # the frame's end as far as it is known (shared buffers only)
     u8 vlan_present
     u8 l4_hash
+    u8 for_taps                    # a clone for Python's ETH_P_ALL handlers, and for nobody else
     # Second line.
     u64 id                         # of the frame, from the wire on
     u32 frames                     # frames off the wire that end with this sk_buff: 1, or 0 for copies and our own
@@ -147,6 +148,7 @@ cdef inline void skb_init(sk_buff *skb) noexcept nogil:
     skb.outcome = 0
     skb.vlan_present = 0
     skb.l4_hash = 0
+    skb.for_taps = 0
     skb.id = 0
     skb.frames = 0
     skb.dataref = 1

@@ -1,0 +1,147 @@
+"""core: give each packet to the taps, then to the handler of its EtherType.
+
+Stage 5 of 8:  device driver irq napi [netif] nf proto sock
+In       packets after GRO                napi/_gro.pyx
+Out      the compiled short cut, or Python proto/_ip.pyx, netif/_backlog.pyx
+Context  softirq; no GIL; never raises
+Kernel   __netif_receive_skb_core(), dev_add_pack(), __dev_queue_xmit(), net/core/dev.c
+"""
+
+from libc.stdlib cimport calloc, free
+
+from netstack._abi cimport add_relaxed64, likely, u16, u32, unlikely
+from netstack._counters cimport SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_UNHANDLED_PROTO
+from netstack._net cimport IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
+from netstack._skb cimport PACKET_OTHERHOST, PACKET_OUTGOING, kfree_skb_reason, skb_clone
+from netstack.netif._tap cimport tap_deliver
+
+cdef enum:
+    VLAN_VID_MASK = 0x0FFF
+
+
+# A row is never taken out: CPUs read the table without a lock.
+cdef packet_type *ptype_find(ptype_table *table, u16 type) noexcept nogil:
+    cdef u32 i
+    for i in range(table.count):
+        if table.entry[i].type == type:
+            return &table.entry[i]
+    return NULL
+
+
+cdef void copy_to_python(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
+    """Give Python's ETH_P_ALL handlers a clone of their own. [deliver_skb()]"""
+    cdef sk_buff *clone = skb_clone(skb, sd.pool)
+    if clone != NULL:
+        clone.for_taps = 1
+        n.to_python(n, clone)
+
+
+cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
+    """Hand one packet up: taps first, then the one handler of its type. Consumes skb.
+
+    Kernel order: taps (ptype_all), VLAN, ptype_base. A VLAN tag that no device claims makes the packet another host's,
+    unless it only carries a priority (VID 0).
+    """
+    cdef ptype_table *table = <ptype_table *>n.ptypes
+    cdef packet_type *ptype
+    sd.processed += 1
+    skb.network_header = <u16>(skb.data - skb.head)
+    if unlikely(n.taps != NULL):
+        tap_deliver(n, skb, sd.now)
+    if unlikely(table.all_python):
+        copy_to_python(n, skb, sd)
+    if unlikely(skb.vlan_present):
+        if skb.vlan_tci & VLAN_VID_MASK:
+            skb.pkt_type = PACKET_OTHERHOST
+        skb.vlan_present = 0
+    ptype = ptype_find(table, skb.protocol)
+    if unlikely(ptype == NULL):
+        if skb.dev != NULL:
+            add_relaxed64(&skb.dev.stats.rx_dropped, 1)
+        kfree_skb_reason(skb, SKB_DROP_REASON_UNHANDLED_PROTO)
+        return
+    if likely(ptype.fast != NULL and sysctl_get(n, fast_path)):
+        if likely(ptype.fast(n, skb, sd)):
+            return
+    if unlikely(not ptype.python):
+        kfree_skb_reason(skb, SKB_DROP_REASON_UNHANDLED_PROTO)
+        return
+    n.to_python(n, skb)
+
+
+cdef void netif_receive_skb_list(net *n, void *head, void *sd) noexcept nogil:
+    """Hand up a batch, oldest first. Consumes the list. [netif_receive_skb_list_internal()]"""
+    cdef sk_buff *skb = <sk_buff *>head
+    cdef sk_buff *following
+    while skb != NULL:
+        following = skb.next
+        skb.next = NULL
+        __netif_receive_skb_core(n, skb, <softnet_data *>sd)
+        skb = following
+
+
+cdef int dev_xmit(void *p) noexcept nogil:
+    """Send a frame (data at its Ethernet header) through its device; taps see it first. Consumes skb.
+
+    0, or a negative errno when the device is down or has no room: there is no queueing discipline, so the frame is
+    dropped then, and counted. [__dev_queue_xmit()]
+    """
+    cdef sk_buff *skb = <sk_buff *>p
+    cdef net_device *dev = skb.dev
+    if unlikely(not dev.flags & IFF_UP):
+        add_relaxed64(&dev.stats.tx_dropped, 1)
+        kfree_skb_reason(skb, SKB_DROP_REASON_DEV_READY)
+        return -ENETDOWN
+    skb.mac_header = <u16>(skb.data - skb.head)
+    if unlikely(dev.net.taps != NULL):
+        skb.pkt_type = PACKET_OUTGOING
+        tap_deliver(dev.net, skb, dev.net.clock(dev.net.clock_arg))
+    return dev.ops.ndo_start_xmit(skb, dev)
+
+
+cdef extern from "<errno.h>" nogil:
+    int ENETDOWN
+
+
+cdef void dev_add_fast(net *n, u16 type, ptype_fast fast) noexcept:
+    """Register the compiled short cut of an EtherType; its Python handler registers itself in netif/core.py."""
+    cdef ptype_table *table = <ptype_table *>n.ptypes
+    cdef packet_type *ptype = ptype_find(table, type)
+    if ptype == NULL:
+        ptype = &table.entry[table.count]
+        ptype.type = type
+        table.count += 1
+    ptype.fast = fast
+
+
+def core_init(Net n):
+    """Make the table of packet types and wire the device core into the host. [net_dev_init()]"""
+    n.ptr.ptypes = calloc(1, sizeof(ptype_table))
+    if n.ptr.ptypes == NULL:
+        raise MemoryError
+    n.ptr.netif_receive_skb_list = netif_receive_skb_list
+    n.ptr.dev_queue_xmit = dev_xmit
+
+
+def core_exit(Net n):
+    """Free what ``core_init`` made."""
+    free(n.ptr.ptypes)
+    n.ptr.ptypes = NULL
+
+
+def set_python_handler(Net n, u16 type, bint present):
+    """Say whether Python has a handler for an EtherType (ETH_P_ALL: one more, or one less)."""
+    cdef ptype_table *table = <ptype_table *>n.ptr.ptypes
+    cdef packet_type *ptype = ptype_find(table, type)
+    if type == ETH_P_ALL:
+        table.all_python += 1 if present else -1
+        return
+    if ptype == NULL and present:
+        if table.count == MAX_PTYPES:
+            raise ValueError(f"{MAX_PTYPES} EtherTypes have handlers already; remove one with dev_remove_pack")
+        table.entry[table.count].type = type
+        table.entry[table.count].fast = NULL
+        table.count += 1
+        ptype = &table.entry[table.count - 1]
+    if ptype != NULL:
+        ptype.python = present
