@@ -1,0 +1,244 @@
+"""What a host knows in the kernel's own text: /proc/net, interrupts, softirqs, sysctls.
+
+Tools that read Linux read these as well: the columns are the kernel's, and what netstack does
+not have (TCP, UDP-Lite) stands there as on a kernel where it was never used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from netstack import stats
+from netstack.config import PAGE_SIZE
+from netstack.errors import UsageError
+
+# What the kernel prints for a TCP that has done nothing; MaxConn is "no limit".
+TCP_IDLE = {
+    "RtoAlgorithm": 1, "RtoMin": 200, "RtoMax": 120000, "MaxConn": -1, "ActiveOpens": 0,
+    "PassiveOpens": 0, "AttemptFails": 0, "EstabResets": 0, "CurrEstab": 0, "InSegs": 0,
+    "OutSegs": 0, "RetransSegs": 0, "InErrs": 0, "OutRsts": 0, "InCsumErrors": 0,
+}  # fmt: skip
+TCP_ESTABLISHED, TCP_CLOSE = 1, 7  # <net/tcp_states.h>; an unconnected socket is in CLOSE
+ATF_COM = 0x2  # <linux/if_arp.h>: the hardware address is known
+SOFTIRQS = (
+    "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK",
+    "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
+)  # fmt: skip
+
+Host = Any  # netstack.host.Host; what is used of it is what the functions below call
+
+
+def _two_rows(name: str, values: Mapping[str, int]) -> str:
+    """Print a group as the kernel does: a row of names, a row of values."""
+    return f"{name}: {' '.join(values)}\n{name}: {' '.join(map(str, values.values()))}\n"
+
+
+def net_snmp(host: Host) -> str:
+    """Print /proc/net/snmp. [snmp_seq_show()]."""
+    groups = stats.snmp(host.net)
+    udp = groups.pop("Udp")
+    message = groups.pop("IcmpMsg")
+    text = "".join(_two_rows(name, values) for name, values in groups.items())
+    if message:
+        text += _two_rows("IcmpMsg", message)
+    for name, values in (("Tcp", TCP_IDLE), ("Udp", udp), ("UdpLite", dict.fromkeys(udp, 0))):
+        text += _two_rows(name, values)
+    return text
+
+
+def net_netstat(host: Host) -> str:
+    """Print /proc/net/netstat. [netstat_seq_show()]."""
+    return "".join(_two_rows(name, values) for name, values in stats.netstat(host.net).items())
+
+
+def net_softnet_stat(host: Host) -> str:
+    """Print /proc/net/softnet_stat, 15 columns a CPU. [softnet_seq_show()]."""
+    lines = []
+    for cpu in host.softnet():
+        waiting, processing = cpu.get("input_qlen", 0), cpu.get("process_qlen", 0)
+        row = [cpu["processed"], cpu["dropped"], cpu["time_squeeze"], 0, 0, 0, 0, 0, 0]
+        row += [cpu["received_rps"], cpu["flow_limit_count"], waiting + processing]
+        row += [cpu["cpu"], waiting, processing]
+        lines.append(" ".join(f"{value & 0xFFFFFFFF:08x}" for value in row) + "\n")
+    return "".join(lines)
+
+
+def net_dev(host: Host) -> str:
+    """Print /proc/net/dev; which counters a column adds up is dev_seq_printf_stats()."""
+    lines = [
+        "Inter-|   Receive                                                "
+        "|  Transmit\n"
+        " face |bytes    packets errs drop fifo frame compressed multicast"
+        "|bytes    packets errs drop fifo colls carrier compressed\n"
+    ]
+    for name, of in ((device.name, device.stats()) for device in host.devices):
+        rx = [of["rx_bytes"], of["rx_packets"], of.get("rx_errors", 0)]
+        rx.append(of["rx_dropped"] + of.get("rx_missed_errors", 0))
+        rx.append(of.get("rx_fifo_errors", 0))
+        kinds = ("rx_length_errors", "rx_over_errors", "rx_crc_errors", "rx_frame_errors")
+        rx += [sum(of.get(kind, 0) for kind in kinds), 0, of.get("multicast", 0)]
+        tx = [of["tx_bytes"], of["tx_packets"], of.get("tx_errors", 0), of.get("tx_dropped", 0)]
+        tx += [of.get("tx_fifo_errors", 0), 0, 0, 0]
+        widths = (7, 7, 4, 4, 4, 5, 10, 9, 8, 7, 4, 4, 4, 5, 7, 10)
+        cells = " ".join(f"{v:{w}}" for v, w in zip(rx + tx, widths, strict=True))
+        lines.append(f"{name:>6}: {cells}\n")
+    return "".join(lines)
+
+
+def _native(address: str) -> str:
+    """Print an address as the kernel prints its __be32: in the byte order of the machine."""
+    return f"{int.from_bytes(IPv4Address(address).packed, sys.byteorder):08X}"
+
+
+def _sockets(host: Host, proto: str) -> list[dict[str, Any]]:
+    return [sock for sock in host.sockets() if sock["proto"] == proto]
+
+
+def _socket_rows(rows: Iterable[dict[str, Any]]) -> list[str]:
+    lines = []
+    for number, row in enumerate(rows):
+        (local, lport), (peer, pport) = row["local"], row["peer"] or ("0.0.0.0", 0)
+        state = TCP_ESTABLISHED if row["peer"] else TCP_CLOSE
+        lines.append(
+            f"{lport or number:5d}: {_native(local)}:{lport:04X} {_native(peer)}:{pport:04X}"
+            f" {state:02X} {0:08X}:{row['rmem']:08X} 00:00000000 00000000 {0:5d} {0:8d}"
+            f" {row['inode']} 2 {0:016x} {row['drops']}"
+        )
+    return lines
+
+
+def net_udp(host: Host) -> str:
+    """Print /proc/net/udp: 127 characters a line. [udp4_seq_show()]."""
+    head = (
+        "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
+        "   uid  timeout inode ref pointer drops"
+    )
+    lines = [head, *_socket_rows(_sockets(host, "udp"))]
+    return "".join(f"{line:<127}\n" for line in lines)
+
+
+def net_raw(host: Host) -> str:
+    """Print /proc/net/raw; the port is the IP protocol. [raw_seq_show()]."""
+    head = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
+        "   uid  timeout inode ref pointer drops"
+    )
+    return "".join(f"{line}\n" for line in [head, *_socket_rows(_sockets(host, "raw"))])
+
+
+def net_arp(host: Host) -> str:
+    """Print /proc/net/arp. [arp_seq_show()]."""
+    lines = ["IP address       HW type     Flags       HW address            Mask     Device\n"]
+    for entry in host.neighbours():
+        flags = ATF_COM if entry["lladdr"] else 0
+        address = entry["lladdr"] or "00:00:00:00:00:00"
+        lines.append(
+            f"{entry['dst']:<16} {'0x1':<12}{f'0x{flags:x}':<12}{address:<17}     *        "
+            f"{entry['dev']}\n"
+        )
+    return "".join(lines)
+
+
+def net_route(host: Host) -> str:
+    """Print /proc/net/route: 127 characters a line. [fib_route_seq_show()]."""
+    head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
+    lines = [head]
+    for route in host.routes():
+        gateway = route.get("gateway") or "0.0.0.0"
+        flags = 0x1 | (0x2 if gateway != "0.0.0.0" else 0)  # RTF_UP, RTF_GATEWAY
+        network, _, prefix = route["dst"].partition("/")
+        mask = IPv4Address((0xFFFFFFFF << (32 - int(prefix or 32))) & 0xFFFFFFFF)
+        lines.append(
+            f"{route['dev']}\t{_native(network)}\t{_native(gateway)}\t{flags:04X}\t0\t0\t"
+            f"{route.get('metric', 0)}\t{_native(str(mask))}\t0\t0\t0"
+        )
+    return "".join(f"{line:<127}\n" for line in lines)
+
+
+def net_sockstat(host: Host) -> str:
+    """Print /proc/net/sockstat; memory is in pages. [sockstat_seq_show()]."""
+    udp, raw = _sockets(host, "udp"), _sockets(host, "raw")
+    pages = sum(sock["rmem"] for sock in udp) // PAGE_SIZE
+    return (
+        f"sockets: used {len(host.sockets())}\n"
+        "TCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\n"
+        f"UDP: inuse {len(udp)} mem {pages}\n"
+        "UDPLITE: inuse 0\n"
+        f"RAW: inuse {len(raw)}\n"
+        "FRAG: inuse 0 memory 0\n"
+    )
+
+
+def _per_cpu(count: int) -> str:
+    return "".join(f"CPU{cpu:<8d}" for cpu in range(count))
+
+
+def interrupts(host: Host) -> str:
+    """Print /proc/interrupts. [show_interrupts()]."""
+    lines = [f"           {_per_cpu(len(host.softnet()))}\n"]
+    for irq in host.interrupts():
+        counts = "".join(f"{count:10d} " for count in irq["counts"])
+        lines.append(f"{irq['irq']:3d}: {counts} {irq['chip']:>8} {irq['irq']:4d}-edge      "
+                     f"{irq['name']}\n")  # fmt: skip
+    return "".join(lines)
+
+
+def softirqs(host: Host) -> str:
+    """Print /proc/softirqs. [show_softirqs()]."""
+    cpus = host.softirqs()
+    lines = [f"                    {_per_cpu(len(cpus))}\n"]
+    for name in SOFTIRQS:
+        lines.append(f"{name:>12}:" + "".join(f" {cpu[name]:10d}" for cpu in cpus) + "\n")
+    return "".join(lines)
+
+
+FILES: dict[str, Callable[[Host], str]] = {
+    "interrupts": interrupts,
+    "softirqs": softirqs,
+    "net/arp": net_arp,
+    "net/dev": net_dev,
+    "net/netstat": net_netstat,
+    "net/raw": net_raw,
+    "net/route": net_route,
+    "net/snmp": net_snmp,
+    "net/sockstat": net_sockstat,
+    "net/softnet_stat": net_softnet_stat,
+    "net/udp": net_udp,
+}
+
+
+def names(host: Host) -> list[str]:
+    """Return the path of every file, below /proc."""
+    settings = (key for key in host.config if key.startswith("net."))
+    return sorted([*FILES, *("sys/" + key.replace(".", "/") for key in settings)])
+
+
+def read(host: Host, path: str) -> str:
+    """Return the text of a file below /proc."""
+    name = path.removeprefix("/proc/").strip("/")
+    if name.startswith("sys/"):
+        return str(host.config.text(name.removeprefix("sys/"))) + "\n"
+    if name not in FILES:
+        near = get_close_matches(name, [*FILES, *(f.rpartition("/")[2] for f in FILES)], n=1)
+        raise UsageError(
+            f"there is no file {path!r}",
+            hint=f"netstack proc {_full(near[0])}" if near else "netstack proc",
+        )
+    return FILES[name](host)
+
+
+def _full(name: str) -> str:
+    return next(path for path in FILES if path == name or path.endswith("/" + name))
+
+
+def write_tree(files: Mapping[str, str], root: Path) -> None:
+    """Write path and text of files below ``root``, for tools that take a PROC_ROOT."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
