@@ -130,11 +130,11 @@ cdef void kfree_skb_slow(sk_buff *skb, u32 fate) noexcept nogil:
             if skb != owner:
                 free_element(skb, slot)
             return
-        fate_add(n, slot, owner.outcome, owner.frames)
+        fate = owner.outcome
+        fate_add(n, slot, fate, owner.frames)
         if skb != owner:
             frag = owner.frag_list
             free_element(owner, slot)
-        fate = owner.outcome
     while frag != NULL:
         following = frag.next
         frag.slot = <u8>slot
@@ -238,6 +238,26 @@ cdef class SkBuff:
     def consume(self):
         """End a packet that has been used up."""
         consume_skb(self.take())
+
+    def forget(self):
+        """End a copy that says nothing about the frame: a tap has seen it."""
+        skb_end(self.take(), SKB_NOT_DROPPED_YET)
+
+    def clone(self):
+        """Give a second handle on the same bytes; None when the packet pool is used up. [skb_clone()]"""
+        cdef sk_buff *skb = self.peek()
+        cdef Net n = self.net_object
+        cdef skb_pool *pool = <skb_pool *>n.ptr.pool
+        cdef sk_buff *copy
+        spin_lock(&pool.lock)
+        copy = skb_clone(skb, pool)
+        spin_unlock(&pool.lock)
+        return None if copy == NULL else skb_wrap(copy, n)
+
+    @property
+    def for_taps(self):
+        """True for a copy that is meant for ETH_P_ALL handlers only."""
+        return bool(self.peek().for_taps)
 
     def pull(self, u32 size):
         """Move past a header of ``size`` bytes."""

@@ -1,0 +1,85 @@
+"""loopback: the device ``lo``: what is sent is received.
+
+Stage 2 of 8:  device [driver] irq napi netif nf proto sock
+In       packets for our own addresses    proto/_ip.pyx
+Out      the CPU's backlog                netif/_backlog.pyx
+Context  a sender's thread, or softirq; no GIL; never allocates, never raises
+Kernel   loopback_xmit(), drivers/net/loopback.c
+"""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from netstack._abi cimport add_relaxed64, get_be16, u16, u32, uintptr_t
+from netstack._net cimport (
+    ETH_HLEN, IFF_LOOPBACK, IFF_RUNNING, IFF_UP, Net, net_device, net_device_ops,
+)
+from netstack._skb cimport PACKET_HOST, sk_buff, skb_pull
+
+cdef net_device_ops loopback_ops
+
+cdef enum:
+    ARPHRD_LOOPBACK = 772
+
+
+cdef int loopback_xmit(void *p, net_device *dev) noexcept nogil:
+    """Turn a frame round into the backlog. Consumes skb."""
+    cdef sk_buff *skb = <sk_buff *>p
+    cdef u32 size = skb.len
+    skb.mac_header = <u16>(skb.data - skb.head)
+    skb.protocol = get_be16(skb.data + 12)
+    skb_pull(skb, ETH_HLEN)
+    skb.pkt_type = PACKET_HOST
+    skb.dev = dev
+    add_relaxed64(&dev.stats.tx_packets, 1)
+    add_relaxed64(&dev.stats.tx_bytes, size)
+    add_relaxed64(&dev.stats.rx_packets, 1)
+    add_relaxed64(&dev.stats.rx_bytes, size)
+    if dev.net.netif_rx(skb):
+        add_relaxed64(&dev.stats.rx_dropped, 1)
+    return 0
+
+loopback_ops.ndo_start_xmit = loopback_xmit
+
+
+cdef class Loopback:
+    """The device ``lo`` with 127.0.0.1/8 of one host."""
+    cdef net_device *dev
+
+    def __cinit__(self, Net n, u32 ifindex=1, u32 mtu=65536):
+        cdef net_device *dev = <net_device *>calloc(1, sizeof(net_device))
+        if dev == NULL:
+            raise MemoryError
+        self.dev = dev
+        dev.net = n.ptr
+        dev.ops = &loopback_ops
+        dev.ifindex = ifindex
+        dev.mtu = mtu
+        dev.flags = IFF_UP | IFF_RUNNING | IFF_LOOPBACK
+        dev.type = ARPHRD_LOOPBACK
+        memcpy(dev.name, b"lo", 3)
+        dev.addr[0].local = 0x7F000001
+        dev.addr[0].mask = 0xFF000000
+        dev.nr_addrs = 1
+        n.ptr.devices[ifindex - 1] = dev
+        if n.ptr.nr_devices < ifindex:
+            n.ptr.nr_devices = ifindex
+
+    def __dealloc__(self):
+        free(self.dev)
+
+    @property
+    def address(self):
+        """The net_device, for set-up code of other stages."""
+        return <uintptr_t>self.dev
+
+    @property
+    def name(self):
+        """``lo``."""
+        return "lo"
+
+    def stats(self):
+        """The device's counters, under the names of rtnl_link_stats64."""
+        return {"rx_packets": self.dev.stats.rx_packets, "rx_bytes": self.dev.stats.rx_bytes,
+                "rx_dropped": self.dev.stats.rx_dropped, "tx_packets": self.dev.stats.tx_packets,
+                "tx_bytes": self.dev.stats.tx_bytes, "tx_dropped": self.dev.stats.tx_dropped}

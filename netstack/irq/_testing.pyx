@@ -1,0 +1,108 @@
+"""A NAPI that does what a test tells it, to prove the rules of the softirq loop."""
+
+from libc.stdlib cimport calloc, free
+
+from netstack._abi cimport u32, u64, uintptr_t
+from netstack._net cimport Net
+from netstack.irq._irq cimport irq_raise, request_irq
+from netstack.napi._napi cimport (
+    NAPIF_STATE_SCHED, irq_desc, napi_add, napi_complete_done, napi_disable, napi_enable, napi_init,
+    napi_schedule, napi_struct, softnet_data,
+)
+
+cdef struct script:
+    napi_struct napi               # first: a napi_struct * is a script *
+    irq_desc irq
+    u64 work                       # packets that wait
+    u64 cost_ns                    # a poll moves the clock by this
+    u64 *clock
+    u32 number
+    u32 *log                       # which NAPI was polled, in order
+    u32 log_len
+    u32 unmasked                   # times the driver might have unmasked its interrupt
+
+
+cdef int script_poll(napi_struct *napi, int budget) noexcept nogil:
+    cdef script *s = <script *>napi
+    cdef u32 *log = s.log
+    cdef int done = <int>min(<u64>budget, s.work)
+    if log[0] < s.log_len:
+        log[0] += 1
+        log[log[0]] = s.number
+    if s.clock != NULL:
+        s.clock[0] += s.cost_ns
+    s.work -= done
+    if done < budget and napi_complete_done(napi, done):
+        s.unmasked += 1
+    return done
+
+
+cdef void script_irq(void *dev_id, softnet_data *sd) noexcept nogil:
+    napi_schedule(&(<script *>dev_id).napi)
+
+
+cdef class PollLog:
+    """The order in which NAPIs were polled."""
+    cdef u32 *log
+    cdef u32 size
+
+    def __cinit__(self, u32 size=4096):
+        self.size = size
+        self.log = <u32 *>calloc(size + 1, sizeof(u32))
+
+    def __dealloc__(self):
+        free(self.log)
+
+    def take(self):
+        """Give the order, and forget it."""
+        out = [self.log[i + 1] for i in range(self.log[0])]
+        self.log[0] = 0
+        return out
+
+
+cdef class ScriptedNapi:
+    """A source of packets on a CPU, with an interrupt line."""
+    cdef script *s
+    cdef object keep
+
+    def __cinit__(self, Net n, uintptr_t cpu, PollLog log, u32 number=0, u32 weight=64, uintptr_t clock=0, u64 cost_ns=0):
+        cdef softnet_data *sd = <softnet_data *>cpu
+        self.s = <script *>calloc(1, sizeof(script))
+        self.keep = (n, log)
+        napi_init(&self.s.napi, n.ptr, NULL, sd, script_poll, weight)
+        napi_add(&self.s.napi)
+        napi_enable(&self.s.napi)
+        self.s.log, self.s.log_len, self.s.number = log.log, log.size, number
+        self.s.clock = <u64 *>clock
+        self.s.cost_ns = cost_ns
+        self.s.irq.handler = script_irq
+        self.s.irq.dev_id = self.s
+        request_irq(sd, &self.s.irq)
+
+    def interrupt(self, u64 work=0):
+        """Add packets and raise the line."""
+        self.s.work += work
+        irq_raise(self.s.napi.sd, &self.s.irq)
+
+    def disable(self):
+        """napi_disable()."""
+        napi_disable(&self.s.napi)
+
+    def enable(self):
+        """napi_enable()."""
+        napi_enable(&self.s.napi)
+
+    @property
+    def work(self):
+        """Packets that wait."""
+        return self.s.work
+
+    @property
+    def unmasked(self):
+        """How often a poll was allowed to unmask the interrupt."""
+        return self.s.unmasked
+
+    @property
+    def scheduled(self):
+        """NAPI_STATE_SCHED."""
+        return bool(self.s.napi.state & NAPIF_STATE_SCHED)

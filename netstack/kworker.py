@@ -1,0 +1,140 @@
+"""kworker: the one Python thread of a host, for slow packets and timers.
+
+It drains the seam (``netif/_backlog``) in batches, gives each packet to its handler, and runs timers on the host's clock. A
+CPU never waits for it. A host without threads runs the same steps from ``Host.run``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from netstack.host import Host
+
+log = logging.getLogger("netstack")
+
+BATCH = 64
+
+
+class Timer:
+    """A call that is due at a time of the host's clock; ``cancel`` takes it back."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: int, call: Callable[[], object]) -> None:
+        self.due = due
+        self.call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        """Take the call back. Idempotent."""
+        self.call = None
+
+
+class KWorker:
+    """Packets for Python, timers, and the thread that sees to both."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.errors = 0
+        self.in_hand = 0  # packets that a handler has at the moment
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._order = itertools.count()
+        self._lock = threading.Lock()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+
+    def call_at(self, due: int, call: Callable[[], object]) -> Timer:
+        """Call back once the host's clock reaches ``due`` (ns). From any thread."""
+        timer = Timer(due, call)
+        with self._lock:
+            first = not self._timers or due < self._timers[0][0]
+            heapq.heappush(self._timers, (due, next(self._order), timer))
+        if first and threading.current_thread() is not self._thread:
+            self.host.seam.wake()
+        return timer
+
+    def next_deadline(self) -> int | None:
+        """When the first timer is due, ns on the host's clock."""
+        with self._lock:
+            while self._timers and self._timers[0][2].call is None:
+                heapq.heappop(self._timers)
+            due = self._timers[0][0] if self._timers else None
+        for source in self.host.timer_sources:
+            other = source.next_deadline()
+            if other and (due is None or other < due):
+                due = other
+        return due
+
+    def step(self) -> int:
+        """Handle what waits: one batch of packets, and the timers that are due. How much it was."""
+        done = self._run_timers()
+        batch = self.host.seam.drain(BATCH)
+        receive = self.host.packet_types.netif_receive_skb
+        self.in_hand = len(batch)
+        while batch:
+            # The list must not keep the handle: whoever owns it last ends the packet.
+            try:
+                receive(batch.pop(0))
+            except Exception:
+                self._report("a packet handler")
+            self.in_hand -= 1
+            done += 1
+        return done
+
+    def _run_timers(self) -> int:
+        now = self.host.net.now()
+        done = 0
+        while True:
+            with self._lock:
+                if not self._timers or self._timers[0][0] > now:
+                    break
+                call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                done += 1
+                try:
+                    call()
+                except Exception:
+                    self._report("a timer")
+        for source in self.host.timer_sources:
+            due = source.next_deadline()
+            if due and due <= now:
+                source.run_timers(now)
+                done += 1
+        return done
+
+    def _report(self, what: str) -> None:
+        """Say what went wrong in a user's handler; the host goes on, the packet is dropped."""
+        self.errors += 1
+        log.exception("netstack: %s of host %r failed", what, self.host.name)
+
+    def _main(self) -> None:
+        host = self.host
+        while not self._stop:
+            if self.step():
+                continue
+            due = self.next_deadline()
+            host.seam.wait(None if due is None else max(0.0, (due - host.net.now()) / 1e9))
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stop = False
+        self._thread = threading.Thread(
+            target=self._main, name=f"kworker/{self.host.name}", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the batch it is in."""
+        thread = self._thread
+        if thread is None:
+            return
+        self._stop = True
+        self.host.seam.wake()
+        if thread is not threading.current_thread():
+            thread.join()
+        self._thread = None
