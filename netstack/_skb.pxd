@@ -291,4 +291,5 @@ cdef class SkBuff:
     cdef sk_buff *take(self) except NULL
     cdef sk_buff *peek(self) except NULL
 
+cdef list pool_state(skb_pool *pool)
 cdef SkBuff skb_wrap(sk_buff *skb, Net n)

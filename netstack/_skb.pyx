@@ -204,6 +204,45 @@ cdef void skb_set_slot(sk_buff *skb, u32 slot) noexcept nogil:
         frag = frag.next
 
 
+cdef u32 slab_free(skb_slab *slab) noexcept:
+    """Count the elements that could be had. Only while the owner is quiet: it takes over what was returned."""
+    cdef sk_buff *skb = <sk_buff *>slab.returned
+    cdef u32 count = slab.nr_free + slab.count - slab.fresh
+    while skb != NULL:
+        count += 1
+        skb = skb.next
+    return count
+
+
+cdef list pool_state(skb_pool *pool):
+    """The pool by size class: a list of (bytes of an element, free, total)."""
+    return [(pool.slab[<int>cls].size, slab_free(&pool.slab[<int>cls]), pool.slab[<int>cls].count)
+            for cls in range(SKB_CLASSES)]
+
+
+cdef class ProcessPool:
+    """The packets that are made in process context: what a host sends."""
+    cdef skb_pool *pool
+    cdef Net net_object
+
+    def __cinit__(self, Net n, counts):
+        """``counts``: elements of each size class (small, mid, large)."""
+        cdef u32 classes[SKB_CLASSES]
+        classes[0], classes[1], classes[2] = counts
+        self.net_object = n
+        self.pool = skb_pool_create(n.ptr, SLOT_PROCESS, classes)
+        if self.pool == NULL:
+            raise MemoryError
+        n.ptr.pool = self.pool
+
+    def __dealloc__(self):
+        skb_pool_destroy(self.pool)
+
+    def state(self):
+        """Give a list of (bytes of an element, free, total), one a size class."""
+        return pool_state(self.pool)
+
+
 cdef class SkBuff:
     """A packet in the hands of the Python layers, of a hook, or of a protocol handler.
 

@@ -16,23 +16,22 @@ if not. An application that goes to sleep turns them on itself.
 """
 
 import errno
-import os
 
-from libc.errno cimport EINTR, errno as c_errno
+from libc.errno cimport errno as c_errno
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, spin_lock,
-    spin_unlock, store_relaxed64, store_release32, store_seq32, u32, u64, uintptr_t,
+    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, store_relaxed64, store_release32,
+    store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
     SLOT_CPU0, Net, irq_suspend_timeout, net, net_now, poll_spin_usecs, sysctl_get,
 )
-from netstack._skb cimport queue_init, skb_pool_create, skb_pool_destroy, sk_buff
+from netstack._skb cimport pool_state, queue_init, skb_pool_create, skb_pool_destroy
 from netstack.device._device cimport hw_device
 from netstack.irq._softirq cimport do_softirq, handle_irqs, hw_busy, hw_run
-from netstack.napi._napi cimport NET_RX_SOFTIRQ, NR_SOFTIRQS, napi_next_timer, napi_timers, softnet_data
+from netstack.napi._napi cimport NR_SOFTIRQS, napi_next_timer, napi_timers, softnet_data
 
 
 cdef extern from *:
@@ -419,22 +418,8 @@ cdef class Cpu:
         return next_deadline(self.sd)
 
     def pool(self):
-        """Free and total elements of the packet pool: a list of (bytes of an element, free, total)."""
-        cdef u32 cls
-        out = []
-        for cls in range(3):
-            out.append((self.sd.pool.slab[cls].size, self.sd.pool.slab[cls].nr_free + self.returned(cls)
-                        + self.sd.pool.slab[cls].count - self.sd.pool.slab[cls].fresh, self.sd.pool.slab[cls].count))
-        return out
-
-    cdef u32 returned(self, u32 cls):
-        """Count what others gave back. Call it only while the CPU is quiet: the owner takes this list over."""
-        cdef sk_buff *skb = <sk_buff *>self.sd.pool.slab[cls].returned
-        cdef u32 count = 0
-        while skb != NULL:
-            count += 1
-            skb = skb.next
-        return count
+        """State of the CPU's packet pool: a list of (bytes of an element, free, total), one a size class."""
+        return pool_state(self.sd.pool)
 
     def counters(self):
         """Give the fields of struct softnet_data that Linux shows, and those of our own, as a dict."""
