@@ -3,6 +3,7 @@
 There is no other state: everything hangs off a ``net``, so two hosts fit in one process.
 """
 
+cimport cython
 from netstack._abi cimport (
     add_owned64, add_relaxed64, load_relaxed64, u8, u16, u32, u64,
 )
@@ -207,6 +208,7 @@ cdef inline void fate_add(net *n, u32 slot, int fate, u64 frames) noexcept nogil
         add_relaxed64(&n.slots[SLOT_PROCESS].fate[fate], frames)
 
 
+@cython.final
 cdef class Net:
     """A host's ``struct net`` as Python sees it: tunables by number, counters summed over the slots."""
     cdef net *ptr

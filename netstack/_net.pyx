@@ -1,5 +1,6 @@
 """One host's shared state, and the only place where it is allocated."""
 
+cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -14,6 +15,7 @@ cdef u64 clock_manual(void *arg) noexcept nogil:
     return load_relaxed64(<u64 *>arg)
 
 
+@cython.final
 cdef class ManualClock:
     """A clock that stands until it is moved: the same frames give the same result, to the byte.
 
@@ -41,6 +43,7 @@ cdef class ManualClock:
         return self.now
 
 
+@cython.final
 cdef class Net:
     def __cinit__(self, u32 nr_cpus=1, clock=None):
         if not 1 <= nr_cpus <= MAX_CPUS:

@@ -12,6 +12,7 @@ Ownership: whoever holds the pointer owns the packet and must pass it on or end 
 application has it). That call is also what keeps the ledger: frames off the wire = sum of the ends + frames queued.
 """
 
+cimport cython
 from netstack._abi cimport (
     add_owned64, likely, load_acquire32, spin_lock, spin_unlock, u8, u16, u32, u64, unlikely,
 )
@@ -284,6 +285,7 @@ cdef inline sk_buff *process_skb(net *n, u32 cls) noexcept nogil:
     return skb_alloc_process(<skb_pool *>n.pool, cls)
 
 
+@cython.final
 cdef class SkBuff:
     """A packet in the hands of Python. Owns it until it is passed on or ended; what is forgotten is dropped."""
     cdef sk_buff *ptr

@@ -1,5 +1,6 @@
 """The pools behind ``sk_buff``, the slow half of its end, and the handle that Python holds."""
 
+cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
@@ -220,6 +221,7 @@ cdef list pool_state(skb_pool *pool):
             for cls in range(SKB_CLASSES)]
 
 
+@cython.final
 cdef class ProcessPool:
     """The packets that are made in process context: what a host sends."""
     cdef skb_pool *pool
@@ -243,6 +245,7 @@ cdef class ProcessPool:
         return pool_state(self.pool)
 
 
+@cython.final
 cdef class SkBuff:
     """A packet in the hands of the Python layers, of a hook, or of a protocol handler.
 

@@ -24,12 +24,13 @@ SOURCES = sorted([*PYTHON, *COMPILED, *PACKAGE.rglob("*.pyi")])
 # netstack/ and serves every stage. Calls the other way are pointers in structs, as in Linux.
 MAY_IMPORT = {
     "base": set(),
-    "sock": {"base"},
+    # The headers napi/*.pxd hold the struct of the CPU (softnet_data), which every stage is passed.
+    "sock": {"base", "napi"},
     "nf": {"base"},
-    "proto": {"base", "sock", "nf"},
+    "proto": {"base", "napi", "sock", "nf"},
     "device": {"base"},
     "napi": {"base", "device"},
-    "driver": {"base", "napi", "device"},
+    "driver": {"base", "napi", "device", "irq"},
     "irq": {"base", "napi", "device"},
     "netif": {"base", "napi", "irq", "proto", "nf", "sock"},
     "capture": {"base"},

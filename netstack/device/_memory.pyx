@@ -7,6 +7,7 @@ Context  the hardware's step, or any thread; no GIL; never blocks
 Kernel   none; it stands where a cable would
 """
 
+cimport cython
 import errno
 import os
 
@@ -130,6 +131,7 @@ cdef void ring_free(ring *r) noexcept:
         free(r)
 
 
+@cython.final
 cdef class Cable:
     """Two rings; the ends share it."""
     cdef ring *there
@@ -144,6 +146,7 @@ cdef class Cable:
         ring_free(self.back)
 
 
+@cython.final
 cdef class MemoryWire:
     """One end of a cable in memory. ``MemoryWire.pair()`` gives both.
 

@@ -10,6 +10,7 @@ The TAP's queue is the NIC's packet buffer: what the kernel drops there because 
 the NIC's missed-packets counter. A plain non-blocking read is the fastest way in that was found (docs/benchmarks.md).
 """
 
+cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memset
 from posix.unistd cimport read, write
@@ -36,6 +37,7 @@ cdef int tap_tx(wire *w, const u8 *buf, u32 size) noexcept nogil:
     return 0
 
 
+@cython.final
 cdef class TapWire:
     """The wire of an open TAP. The file descriptor (non-blocking, IFF_TAP | IFF_NO_PI) stays the caller's."""
     cdef wire w

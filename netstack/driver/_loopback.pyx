@@ -7,6 +7,7 @@ Context  a sender's thread, or softirq; no GIL; never allocates, never raises
 Kernel   loopback_xmit(), drivers/net/loopback.c
 """
 
+cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -42,6 +43,7 @@ cdef int loopback_xmit(void *p, net_device *dev) noexcept nogil:
 loopback_ops.ndo_start_xmit = loopback_xmit
 
 
+@cython.final
 cdef class Loopback:
     """The device ``lo`` with 127.0.0.1/8 of one host."""
     cdef net_device *dev

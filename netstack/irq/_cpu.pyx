@@ -15,6 +15,7 @@ nothing. The thread looks every irq_suspend_timeout whether an application has p
 if not. An application that goes to sleep turns them on itself.
 """
 
+cimport cython
 import errno
 
 from libc.errno cimport errno as c_errno
@@ -333,6 +334,7 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
 
 # ---- what Python sees
 
+@cython.final
 cdef class Cpu:
     """One CPU of a host: its thread, its contexts, its counters."""
     cdef softnet_data *sd

@@ -1,5 +1,13 @@
-"""A NAPI that does what a test tells it, to prove the rules of the softirq loop."""
+"""testing: a NAPI that does what a test tells it, to prove the rules of the softirq loop.
 
+Stage 3 of 8:  device driver [irq] napi netif nf proto sock
+In       packets that a test counts up
+Out      polls, in the order of the loop  irq/_softirq.pyx
+Context  tests only
+Kernel   none
+"""
+
+cimport cython
 from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport u32, u64, uintptr_t
@@ -41,6 +49,7 @@ cdef void script_irq(void *dev_id, softnet_data *sd) noexcept nogil:
     napi_schedule(&(<script *>dev_id).napi)
 
 
+@cython.final
 cdef class PollLog:
     """The order in which NAPIs were polled."""
     cdef u32 *log
@@ -60,6 +69,7 @@ cdef class PollLog:
         return out
 
 
+@cython.final
 cdef class ScriptedNapi:
     """A source of packets on a CPU, with an interrupt line."""
     cdef script *s

@@ -12,6 +12,7 @@ The seam is the only way from a CPU to Python: a bounded ring and an eventfd. A 
 is dropped as CPU_BACKLOG, so that a busy program delays only its own slow-path packets.
 """
 
+cimport cython
 import errno
 import os
 
@@ -92,6 +93,7 @@ cdef void kick_python(net *n) noexcept nogil:
     seam_wake(<seam *>n.seam)
 
 
+@cython.final
 cdef class Seam:
     """Python's end of the ring: wait for packets, take them in batches."""
     cdef seam *s

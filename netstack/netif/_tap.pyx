@@ -7,6 +7,7 @@ Context  softirq, or a sender's thread; no GIL; never allocates, never raises
 Kernel   packet_rcv(), net/packet/af_packet.c; bpf_prog_run() for classic BPF
 """
 
+cimport cython
 import errno
 import os
 
@@ -127,6 +128,7 @@ cdef void tap_deliver(net *n, sk_buff *skb, u64 now) noexcept nogil:
     fetch_add32(&n.tap_users, <u32>-1)
 
 
+@cython.final
 cdef class PacketTap:
     """A watcher of all frames of a host, both ways, behind a classic BPF program.
 

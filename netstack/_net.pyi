@@ -1,0 +1,75 @@
+from enum import IntEnum
+from typing import final
+
+class sysctl(IntEnum):
+    netdev_budget = 0
+    netdev_budget_usecs = 1
+    dev_weight = 2
+    netdev_max_backlog = 3
+    gro_normal_batch = 4
+    gro_flush_timeout = 5
+    napi_defer_hard_irqs = 6
+    busy_poll = 7
+    busy_read = 8
+    poll_spin_usecs = 9
+    irq_suspend_timeout = 10
+    rmem_default = 11
+    rmem_max = 12
+    wmem_default = 13
+    wmem_max = 14
+    udp_mem_min = 15
+    udp_mem_pressure = 16
+    udp_mem_max = 17
+    udp_rmem_min = 18
+    ip_default_ttl = 19
+    ip_forward = 20
+    ip_local_port_range_min = 21
+    ip_local_port_range_max = 22
+    rp_filter = 23
+    drop_unicast_in_l2_multicast = 24
+    ipfrag_high_thresh = 25
+    ipfrag_low_thresh = 26
+    ipfrag_time = 27
+    ipfrag_max_dist = 28
+    icmp_ratelimit = 29
+    icmp_ratemask = 30
+    icmp_msgs_per_sec = 31
+    icmp_msgs_burst = 32
+    icmp_echo_ignore_all = 33
+    icmp_echo_ignore_broadcasts = 34
+    neigh_base_reachable_time_ms = 35
+    neigh_retrans_time_ms = 36
+    neigh_delay_first_probe_time = 37
+    neigh_gc_stale_time = 38
+    neigh_ucast_solicit = 39
+    neigh_mcast_solicit = 40
+    neigh_gc_thresh1 = 41
+    neigh_gc_thresh2 = 42
+    neigh_gc_thresh3 = 43
+    neigh_unres_qlen_bytes = 44
+    fast_path = 45
+    SYSCTL_NR = 46
+
+@final
+class ManualClock:
+    def __new__(cls, start: int = 1000000000) -> ManualClock: ...
+    def advance(self, seconds: float) -> None: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def ns(self) -> int: ...
+
+@final
+class Net:
+    nf_hooks: int
+    def __new__(cls, nr_cpus: int = 1, clock: ManualClock | None = None) -> Net: ...
+    @property
+    def cpus(self) -> int: ...
+    def now(self) -> int: ...
+    def get(self, which: int) -> int: ...
+    def set(self, which: int, value: int) -> None: ...
+    def mib(self, which: int) -> int: ...
+    def count(self, which: int, by: int = 1) -> None: ...
+    def fate(self, which: int) -> int: ...
+    def rx_frames(self) -> int: ...
+    def want_protocol(self, protocol: int, wanted: bool) -> None: ...
