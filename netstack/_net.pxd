@@ -143,6 +143,10 @@ cdef struct inet_fast_ops:
     bint (*peek)(net *n, void *skb) noexcept nogil
     void (*rcv)(net *n, void *skb, void *sd) noexcept nogil
 
+cdef enum udp_gro_answer:
+    UDP_GRO_HAS_SOCKET = 1         # a socket would receive the datagram
+    UDP_GRO_ENABLED = 2            # and it has UDP_GRO set
+
 ctypedef u64 (*clock_fn)(void *arg) noexcept nogil
 
 cdef struct net:
@@ -158,6 +162,9 @@ cdef struct net:
     int (*dev_queue_xmit)(void *skb) noexcept nogil
     # UDP and its neighbours hang themselves in here: [inet_protos]
     inet_fast_ops inet_fast[256]
+    # What GRO asks about a datagram, UDP_GRO_* bits; addresses and ports in host order. NULL while no socket of the
+    # host has UDP_GRO set. [udp_encap_needed_key, udp4_gro_lookup_skb()]
+    int (*udp_gro_lookup)(net *n, u32 saddr, u16 sport, u32 daddr, u16 dport) noexcept nogil
     # Wait until nobody who was a CPU at the time of the call still is: after it, what was unlinked before can be
     # freed. [synchronize_net()] Call it without the GIL and without a lock that a CPU takes.
     void (*synchronize)(net *n) noexcept nogil

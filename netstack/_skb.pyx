@@ -107,6 +107,7 @@ cdef void merge_outcome(sk_buff *owner, u32 fate) noexcept nogil:
 
 
 cdef void free_element(sk_buff *skb, u32 slot) noexcept nogil:
+    skb.truesize = skb.pool.slab[skb.cls].size      # a merged packet or a clone was charged for more
     if slot != SLOT_PROCESS and slot == skb.pool.slot:
         skb.next = skb.pool.slab[skb.cls].free
         skb.pool.slab[skb.cls].free = skb

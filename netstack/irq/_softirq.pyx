@@ -12,8 +12,8 @@ from netstack._net cimport net, net_now, netdev_budget, netdev_budget_usecs, sys
 from netstack.device._device cimport hw_device
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush
 from netstack.napi._napi cimport (
-    NAPI_POLL_WEIGHT, NAPIF_STATE_DISABLE, NAPIF_STATE_SCHED, NET_RX_SOFTIRQ, NR_SOFTIRQS, irq_desc, napi_complete_done,
-    napi_schedule, napi_struct, raise_softirq, softnet_data,
+    JIFFY_NS, NAPI_POLL_WEIGHT, NAPIF_STATE_DISABLE, NAPIF_STATE_SCHED, NET_RX_SOFTIRQ, NR_SOFTIRQS, irq_desc,
+    napi_complete_done, napi_schedule, napi_struct, raise_softirq, softnet_data,
 )
 
 cdef enum:
@@ -85,6 +85,7 @@ cdef int napi_poll(softnet_data *sd, napi_struct *napi, bint *repoll) noexcept n
     hw_run(sd, sd.now)
     if load_acquire32(&napi.state) & NAPIF_STATE_SCHED:
         napi.polls += 1
+        napi.gro_age = sd.now // JIFFY_NS
         work = napi.poll(napi, <int>napi.weight)
     if work < <int>napi.weight:
         return work

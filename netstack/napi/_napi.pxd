@@ -14,6 +14,7 @@ cdef enum:
     MIN_NAPI_ID = 8192             # ids below are CPUs' [busy_poll.h]
     GRO_HASH_BUCKETS = 8
     MAX_GRO_SKBS = 8
+    JIFFY_NS = 4000000             # HZ=250: the grain in which GRO tells old packets from new
     MAX_HW = 8                     # pieces of hardware on one CPU
     MAX_IRQS = 32                  # vectors of one CPU
 
@@ -58,7 +59,7 @@ cdef struct napi_struct:
     u32 rx_count                   # segments in rx_list
     u32 defer_hard_irqs_count
     u64 timer                      # when the gro_flush_timeout watchdog polls, ns; 0 for off
-    u64 gro_age                    # ns: packets held since before this are old (napi_gro_flush(flush_old))
+    u64 gro_age                    # jiffy of this poll: packets held in an earlier one are old
     # What GRO did, in frames.
     u64 gro_merged
     u64 gro_held
