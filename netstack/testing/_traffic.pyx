@@ -1,0 +1,254 @@
+"""Senders and the bare reader, compiled: what benchmarks and load tests compare netstack with.
+
+Everything here runs without the GIL and gives what it cost: packets, nanoseconds by the wall, nanoseconds of this thread.
+"""
+
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from posix.unistd cimport read
+
+from netstack._abi cimport load_acquire32, monotonic_ns, put_be16, store_release32, u8, u16, u32, u64, uintptr_t
+from netstack._checksum cimport csum_fold, csum_partial
+from netstack.irq._cpu cimport cpu_release, cpu_run, cpu_take
+from netstack.napi._napi cimport softnet_data
+
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <stdint.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    #include <sys/epoll.h>
+    #include <time.h>
+    #include <poll.h>
+    static uint64_t ns_thread_cpu(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    }
+    static int ns_poll_in(int fd, int ms) {
+        struct pollfd p = {fd, POLLIN, 0};
+        return poll(&p, 1, ms);
+    }
+    """
+    u64 thread_cpu_ns "ns_thread_cpu"() noexcept nogil
+    int poll_in "ns_poll_in"(int fd, int ms) noexcept nogil
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned msg_len
+    int sendmmsg(int fd, mmsghdr *v, unsigned n, int flags) noexcept nogil
+    ssize_t send(int fd, const void *buf, size_t n, int flags) noexcept nogil
+
+cdef enum:
+    BURST = 64
+
+
+cdef struct tally:
+    u64 packets
+    u64 start
+    u64 cpu_start
+    u64 wall_ns
+    u64 cpu_ns
+
+
+cdef void tally_start(tally *t) noexcept nogil:
+    t.packets = 0
+    t.start = monotonic_ns()
+    t.cpu_start = thread_cpu_ns()
+
+
+cdef void tally_end(tally *t) noexcept nogil:
+    t.cpu_ns = thread_cpu_ns() - t.cpu_start
+    t.wall_ns = monotonic_ns() - t.start
+
+
+cdef dict tally_dict(tally *t):
+    return {"packets": t.packets, "wall_ns": t.wall_ns, "cpu_ns": t.cpu_ns}
+
+
+cdef void pace(tally *t, double rate) noexcept nogil:
+    """Wait until the next burst is due at ``rate`` packets a second; 0 for as fast as it goes."""
+    cdef u64 due
+    if rate > 0:
+        due = t.start + <u64>(t.packets / rate * 1e9)
+        while monotonic_ns() < due:
+            pass
+
+
+def send_burst(int fd, frames, u64 count, double rate=0, double seconds=0):
+    """Send ``count`` packets (0: for ``seconds``) through ``fd`` with sendmmsg, taking ``frames`` in turn.
+
+    ``fd`` is a connected UDP socket (frames are payloads) or a bound packet socket (whole frames). Packets that the kernel
+    had no buffer for are tried again. Gives packets, wall_ns, cpu_ns.
+    """
+    cdef mmsghdr msgs[BURST]
+    cdef iovec iov[BURST]
+    cdef u32 nr = <u32>len(frames)
+    cdef iovec *all = <iovec *>calloc(nr, sizeof(iovec))
+    cdef tally t
+    cdef u32 i, at = 0, want
+    cdef int sent
+    cdef u64 until
+    if all == NULL:
+        raise MemoryError
+    keep = [bytes(frame) for frame in frames]
+    for i in range(nr):
+        all[i].iov_base = <void *><char *>keep[i]
+        all[i].iov_len = len(keep[i])
+    memset(msgs, 0, sizeof(msgs))
+    for i in range(BURST):
+        msgs[i].msg_hdr.msg_iov = &iov[i]
+        msgs[i].msg_hdr.msg_iovlen = 1
+    with nogil:
+        tally_start(&t)
+        until = t.start + <u64>(seconds * 1e9)
+        while (t.packets < count) if count else (monotonic_ns() < until):
+            want = BURST if count == 0 or count - t.packets > BURST else <u32>(count - t.packets)
+            for i in range(want):
+                iov[i] = all[(at + i) % nr]
+            sent = sendmmsg(fd, msgs, want, 0)
+            if sent < 0:
+                if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
+                    continue
+                break
+            at = (at + <u32>sent) % nr
+            t.packets += sent
+            pace(&t, rate)
+        tally_end(&t)
+    free(all)
+    return tally_dict(&t)
+
+
+def send_gso(int fd, u32 size, u32 segments, u64 count, double rate=0, double seconds=0):
+    """Send datagrams of ``size`` bytes through a connected UDP socket with UDP_SEGMENT set, ``segments`` a call."""
+    cdef u32 whole = size * segments
+    cdef u8 *buf
+    cdef tally t
+    cdef u64 until
+    if not 0 < segments <= 64 or not 0 < whole <= 65507:
+        raise ValueError(f"size={size}, segments={segments}: at most 64 segments and 65507 bytes together")
+    buf = <u8 *>calloc(1, whole)
+    if buf == NULL:
+        raise MemoryError
+    with nogil:
+        tally_start(&t)
+        until = t.start + <u64>(seconds * 1e9)
+        while (t.packets < count) if count else (monotonic_ns() < until):
+            if send(fd, buf, whole, 0) < 0:
+                if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
+                    continue
+                break
+            t.packets += segments
+            pace(&t, rate)
+        tally_end(&t)
+    free(buf)
+    return tally_dict(&t)
+
+
+def udp_frames(const u8[::1] template not None, u32 flows):
+    """Give ``flows`` copies of an Ethernet/IPv4/UDP frame that differ in the source port, checksums mended."""
+    cdef bytes frame
+    cdef u8 *p
+    cdef u32 i
+    cdef u16 port, old
+    cdef u32 total = <u32>template.shape[0]
+    out = []
+    for i in range(flows):
+        frame = bytes(template)
+        p = <u8 *><char *>frame
+        old = (<u16>p[34] << 8) | p[35]
+        port = <u16>(1024 + (old - 1024 + i) % 60000)
+        put_be16(p + 34, port)
+        if total >= 42 and (p[40] or p[41]):
+            mend_udp(p, total)
+        out.append(frame)
+    return out
+
+
+cdef void mend_udp(u8 *p, u32 total) noexcept nogil:
+    """Compute the UDP checksum of a frame anew."""
+    cdef u32 length = (<u32>p[38] << 8) | p[39]
+    cdef u8 pseudo[12]
+    cdef u16 sum
+    memcpy(pseudo, p + 26, 8)
+    pseudo[8] = 0
+    pseudo[9] = 17
+    put_be16(pseudo + 10, <u16>length)
+    p[40] = p[41] = 0
+    sum = csum_fold(csum_partial(p + 34, min(length, total - 34), csum_partial(pseudo, 12, 0)))
+    if sum == 0:
+        sum = 0xFFFF
+    memcpy(p + 40, &sum, 2)
+
+
+@cython.final
+cdef class Stop:
+    """A flag that ends a loop that runs without the GIL."""
+    cdef u32 flag
+
+    def set(self):
+        """End the loop at its next look."""
+        store_release32(&self.flag, 1)
+
+    def clear(self):
+        """Let the next loop run."""
+        store_release32(&self.flag, 0)
+
+
+def read_bare(int fd, u64 count, Stop stop=None):
+    """The yardstick: read frames into one buffer until ``count`` came, ``stop`` is set, or (no stop) none waits.
+
+    With ``stop`` it sleeps in poll when the TAP is empty, otherwise it ends there. Gives packets, bytes, wall_ns, cpu_ns.
+    """
+    cdef u8 buf[65536]
+    cdef tally t
+    cdef u64 total = 0
+    cdef ssize_t got
+    cdef bint sleep = stop is not None
+    cdef u32 never = 0
+    cdef u32 *flag = &stop.flag if sleep else &never
+    with nogil:
+        tally_start(&t)
+        while t.packets < count or count == 0:
+            got = read(fd, buf, sizeof(buf))
+            if got > 0:
+                t.packets += 1
+                total += got
+            elif not sleep:
+                break
+            elif load_acquire32(flag):
+                break
+            else:
+                poll_in(fd, 20)
+        tally_end(&t)
+    return tally_dict(&t) | {"bytes": total}
+
+
+def run_cpu(uintptr_t cpu):
+    """Be the CPU in this thread until it is idle; what that cost. The other half of fill-then-drain."""
+    cdef softnet_data *sd = <softnet_data *>cpu
+    cdef tally t
+    cdef u64 before
+    cdef u32 i
+    with nogil:
+        cpu_take(sd)
+        before = sd.processed
+        tally_start(&t)
+        for i in range(sd.nr_hw):
+            sd.hw[i].wire_ready(sd.hw[i])
+        cpu_run(sd)
+        tally_end(&t)
+        t.packets = sd.processed - before
+        cpu_release(sd)
+    return tally_dict(&t)
