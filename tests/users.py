@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread
+import ctypes
 import grp
 import os
 import pickle
@@ -26,6 +27,7 @@ import pyroute2.netlink.exceptions
 # Imported now, because the other user may not be able to read them later.
 _NEEDED_BY_THE_CHILD = (asyncio, concurrent.futures.thread, grp, pwd, pyroute2)
 NOBODY = 65534
+PR_SET_DUMPABLE = 4  # include/uapi/linux/prctl.h
 
 
 def in_child(function: Callable[[], Any], *, uid: int | None = None) -> Any:
@@ -59,6 +61,8 @@ def _outcome(function: Callable[[], Any], uid: int | None) -> bytes:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+            # A process that changed its uid may not look into its own /proc until it execs.
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         return pickle.dumps((True, function()))
     except BaseException as error:
         return pickle.dumps((False, error))
