@@ -26,6 +26,8 @@ import pytest
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 IFF_UP = 0x1
+TUNSETIFF, TUNSETPERSIST, TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+IFF_TAP, IFF_NO_PI = 0x2, 0x1000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,6 +44,16 @@ def link_up(name: str) -> None:
         flags = struct.unpack("16xH22x", fcntl.ioctl(sock, SIOCGIFFLAGS, request))[0]
         request = struct.pack("16sH22x", name.encode(), flags | IFF_UP)
         fcntl.ioctl(sock, SIOCSIFFLAGS, request)
+
+
+def make_tap(name: str, flags: int = IFF_TAP, *, owner: int | None = None) -> None:
+    """Leave a persistent TAP behind, as `ip tuntap add` does."""
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags | IFF_NO_PI))
+    if owner is not None:
+        fcntl.ioctl(fd, TUNSETOWNER, owner)
+    fcntl.ioctl(fd, TUNSETPERSIST, 1)
+    os.close(fd)
 
 
 @contextmanager

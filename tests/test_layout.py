@@ -46,6 +46,7 @@ ABOVE = {
     "socket": "host",
     "__init__": "host",
     "__main__": "cli",
+    "doctor": "cli",
 }
 
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import errno
-import fcntl
 import os
 import socket
-import struct
 import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Interface
@@ -15,7 +13,6 @@ from typing import Any
 import pytest
 
 from netstack.addresses import default_mac
-from netstack.device import tap as tap_module
 from netstack.device.link import find_link
 from netstack.device.tap import (
     TUN_F_CSUM,
@@ -27,25 +24,12 @@ from netstack.device.tap import (
 )
 from netstack.errors import UsageError, hint_of
 from netstack.signals import orderly_exit
-from tests.netns import inside, second_netns
+from tests.netns import IFF_TAP, inside, make_tap, second_netns
 from tests.users import NOBODY, in_child, tun_node
 
 PEER, HOST = IPv4Interface("10.0.0.1/24"), IPv4Interface("10.0.0.2/24")
-IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
-TUNSETPERSIST, TUNSETOWNER = 0x400454CB, 0x400454CC
+IFF_TUN, IFF_MULTI_QUEUE = 0x1, 0x100
 UDP_SEGMENT = 103
-
-
-def make(name: str, flags: int = IFF_TAP, *, owner: int | None = None) -> None:
-    """Leave a persistent interface behind, as `ip tuntap add` does."""
-    fd = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(
-        fd, tap_module.TUNSETIFF, struct.pack("16sH22x", name.encode(), flags | IFF_NO_PI)
-    )
-    if owner is not None:
-        fcntl.ioctl(fd, TUNSETOWNER, owner)
-    fcntl.ioctl(fd, TUNSETPERSIST, 1)
-    os.close(fd)
 
 
 def ip(command: str) -> str:
@@ -190,7 +174,7 @@ def send_segments() -> None:
 @pytest.mark.usefixtures("netns")
 def test_address_found_on_the_tap_decides_where_none_is_given() -> None:
     assert choose_addresses("tap0") == (HOST, PEER)
-    make("tap0")
+    make_tap("tap0")
     assert choose_addresses("tap0") == (HOST, PEER)
     ip("addr add 10.9.0.1/24 dev tap0")
     found = (IPv4Interface("10.9.0.2/24"), IPv4Interface("10.9.0.1/24"))
@@ -210,7 +194,7 @@ class TestPersistent:
     """A TAP that was there before, and is there afterwards."""
 
     def test_is_put_back_as_found(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         before = find_link("tap0")
         with open_tap("tap0", peer=PEER, mtu=1280, txqueuelen=64) as tap:
             assert tap.persistent
@@ -219,7 +203,7 @@ class TestPersistent:
         assert Path("/proc/sys/net/ipv6/conf/tap0/disable_ipv6").read_text() == "0\n"
 
     def test_is_put_back_after_an_exception(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         before = find_link("tap0")
 
         def program() -> None:
@@ -233,7 +217,7 @@ class TestPersistent:
 
     @pytest.mark.parametrize("number", [2, 15, 1])
     def test_is_put_back_after_a_signal(self, number: int) -> None:
-        make("tap0")
+        make_tap("tap0")
         before = find_link("tap0")
 
         def program() -> None:
@@ -246,7 +230,7 @@ class TestPersistent:
         assert find_link("tap0") == before
 
     def test_keeps_what_was_set_up_on_it(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         set_up("tap0")
         ip("link set tap0 mtu 1400 txqueuelen 500")
         ip("addr add 10.5.0.1/16 dev tap0")
@@ -257,7 +241,7 @@ class TestPersistent:
 
     @pytest.mark.parametrize("state", ["up", "down"])
     def test_keeps_ipv6_if_it_has_an_address_of_its_own(self, state: str) -> None:
-        make("tap0")
+        make_tap("tap0")
         ip(f"link set tap0 {state}")
         ip("addr add fd00::1/64 dev tap0 nodad")
         with open_tap("tap0", peer=PEER):
@@ -265,7 +249,7 @@ class TestPersistent:
         assert "fd00::1/64" in ip("addr show dev tap0")
 
     def test_offloads_of_an_earlier_owner_do_not_last(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         with open_tap("tap0", peer=PEER, vnet_hdr=True) as tap:
             tap.set_offload(TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6)
             send_segments()
@@ -275,7 +259,7 @@ class TestPersistent:
             assert len(os.read(tap.fileno(), 70000)) == 14 + 20 + 8 + 1000
 
     def test_mtu_found_out_of_range_is_refused_and_put_back(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         ip("link set tap0 mtu 20000")
         before = find_link("tap0")
         with pytest.raises(UsageError, match="mtu 20000 is out of range"):
@@ -283,13 +267,13 @@ class TestPersistent:
         assert find_link("tap0") == before
 
     def test_deleted_meanwhile_closes_quietly(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         with open_tap("tap0", peer=PEER):
             ip("link del tap0")
         assert find_link("tap0") is None
 
     def test_closed_in_another_namespace_changes_nothing_there(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         tap = open_tap("tap0", peer=PEER, mtu=1280)
         with second_netns() as other, inside(other):
             before = [find_link(name) for name in ("lo",)]
@@ -298,7 +282,7 @@ class TestPersistent:
             assert [find_link(name) for name in ("lo",)] == before
 
     def test_host_address_owned_by_the_kernels_end_is_refused(self) -> None:
-        make("tap0")
+        make_tap("tap0")
         ip(f"addr add {HOST} dev tap0")
         with pytest.raises(OSError, match=r"10.0.0.2 belongs to this machine's own tap0"):
             open_tap("tap0", peer=PEER, host=HOST)
@@ -337,7 +321,7 @@ class TestRefused:
         [(IFF_TUN, "is a TUN"), (IFF_TAP | IFF_MULTI_QUEUE, "is a multiqueue TAP")],
     )
     def test_other_kinds_of_tun_are_einval(self, flags: int, message: str) -> None:
-        make("tap0", flags)
+        make_tap("tap0", flags)
         with pytest.raises(OSError, match=message) as caught:
             open_tap("tap0")
         assert caught.value.errno == errno.EINVAL
@@ -355,7 +339,7 @@ class TestOrdinaryUser:
     """Without a capability, a persistent TAP of one's own is all that is needed."""
 
     def test_own_tap_that_is_set_up_needs_no_capability(self) -> None:
-        make("tap0", owner=NOBODY)
+        make_tap("tap0", owner=NOBODY)
         set_up("tap0")
         before = find_link("tap0")
 
@@ -368,7 +352,7 @@ class TestOrdinaryUser:
         assert find_link("tap0") == before
 
     def test_own_tap_that_is_not_set_up_names_what_is_missing(self) -> None:
-        make("tap0", owner=NOBODY)
+        make_tap("tap0", owner=NOBODY)
         with tun_node() as node, pytest.raises(PermissionError) as caught:
             in_child(lambda: open_tap("tap0", peer=PEER, device=node), uid=NOBODY)
         assert hint_of(caught.value) == (
@@ -380,7 +364,7 @@ class TestOrdinaryUser:
             in_child(lambda: open_tap("tap0", peer=PEER, device=node).close(), uid=NOBODY)
 
     def test_tap_of_another_user_names_him(self) -> None:
-        make("tap0", owner=4711)
+        make_tap("tap0", owner=4711)
         with tun_node() as node, pytest.raises(PermissionError) as caught:
             in_child(lambda: open_tap("tap0", peer=PEER, device=node), uid=NOBODY)
         assert "tap0 belongs to user 4711, not to nobody" in str(caught.value)
