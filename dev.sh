@@ -264,18 +264,22 @@ run_check() {
 }
 
 # A second build beside the first. The interpreter is not sanitized, so the runtime has to be there
-# before it; and it frees nothing at exit, so leaks are not looked for.
+# before it (tools/sanitize says how); and it frees nothing at exit, so leaks are not looked for.
 run_sanitize() {
     setup test
-    local runtime lib
+    local runtime
     runtime=$(cc -print-file-name=libasan.so)
-    [ -e "$runtime" ] || die "the compiler has no libasan" "Type: apt-get install libasan8"
-    export NETSTACK_SANITIZE=address,undefined
-    quietly "building with $NETSTACK_SANITIZE in build/sanitize" "$python" setup.py build --build-base build/sanitize --build-lib build/sanitize/lib
-    lib=$root/build/sanitize/lib
-    export PYTHONSAFEPATH=1 PYTHONPATH=$lib:$root PYTHONMALLOC=malloc LD_PRELOAD=$runtime
+    [ -e "$runtime" ] || die "the compiler has no libasan" "As root, type: apt-get install libasan8"
+    ! is_root || make_tun
+    quietly "building with AddressSanitizer and UBSan in build/sanitize" \
+        env NETSTACK_SANITIZE=address,undefined \
+        "$python" setup.py build --build-base build/sanitize --build-lib build/sanitize/lib
+    export NETSTACK_SANITIZER_RUNTIME=$runtime PYTHONMALLOC=malloc PYTHONSAFEPATH=1
+    export PYTHONPATH=$root/tools/sanitize:$root/build/sanitize/lib:$root
     export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-    run_pytest -o pythonpath= -m 'not bench' --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
+    local only='not bench'
+    is_root || only='not bench and not tap'
+    run_pytest -o pythonpath= -m "$only" --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
 }
 
 run_fuzz() {

@@ -97,8 +97,8 @@ class BuildExt(build_ext):
         translated = translate(self.extensions, base / "cython", self.force)
         for extension, new in zip(self.extensions, translated, strict=True):
             extension.sources = new.sources
-        # Modules are linked in one place, whatever they are for: a wheel and an editable install
-        # take what `build_ext --inplace` has built already.
+        # Modules are linked in one place, whatever they are for: a wheel and an editable
+        # install take what `build_ext --inplace` has built already.
         wanted, self.build_lib = self.build_lib, str(base / f"lib.{SOABI}")
         self.build_temp = str(base / f"temp.{SOABI}")
         super().run()

@@ -1,0 +1,15 @@
+"""What `./dev.sh sanitize` starts every Python with: the sanitizer's runtime, and nothing else has it.
+
+The runtime has to be loaded before the interpreter, by LD_PRELOAD. A tool that a test starts
+(ping, tshark) must not inherit it: tshark never ends with it. So a Python that has the runtime
+takes the variable out of its environment, and a Python that was started without it starts again.
+"""
+
+import os
+import sys
+
+if "LD_PRELOAD" in os.environ:
+    del os.environ["LD_PRELOAD"]
+else:
+    again = {**os.environ, "LD_PRELOAD": os.environ["NETSTACK_SANITIZER_RUNTIME"]}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], again)
