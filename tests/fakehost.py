@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from netstack._net import Net
-
 from netstack.config import Config
 from netstack.procfs import SOFTIRQS
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from netstack._net import Net, sysctl
 
+from netstack._net import Net, sysctl
 from netstack.config import PAGE_SIZE, TUNABLES, Config, find
 from netstack.errors import UsageError, hint_of
 

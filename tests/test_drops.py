@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from netstack._counters import skb_drop_reason
 
 import netstack
+from netstack._counters import skb_drop_reason
 from netstack.drops import REASONS, drops, explain
 from netstack.stats import NOT_DROPS, reason_name
 from tests.fakehost import FakeHost

@@ -24,7 +24,7 @@ SOURCES = sorted([*PYTHON, *COMPILED, *PACKAGE.rglob("*.pyi")])
 # netstack/ and serves every stage. Calls the other way are pointers in structs, as in Linux.
 MAY_IMPORT = {
     "base": set(),
-    # The headers napi/*.pxd hold the struct of the CPU (softnet_data), which every stage is passed.
+    # napi/*.pxd holds the struct of the CPU (softnet_data), which every stage is passed.
     "sock": {"base", "napi"},
     "nf": {"base"},
     "proto": {"base", "napi", "sock", "nf"},

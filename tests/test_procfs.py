@@ -5,9 +5,9 @@ import re
 import subprocess
 
 import pytest
-from netstack._counters import mib
 
 from netstack import procfs
+from netstack._counters import mib
 from netstack.errors import UsageError, hint_of
 from tests.fakehost import FakeHost, udp_socket
 

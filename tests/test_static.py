@@ -15,6 +15,7 @@ STUBTEST_ALLOWED = r"""
 .*\.__reduce_cython__
 .*\.__setstate_cython__
 .*\.__test__
+.*\.__pyx_capi__
 """
 
 

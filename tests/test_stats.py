@@ -1,10 +1,10 @@
 """Counters and the ledger: names come from the enum, the account adds up or says that not."""
 
 import pytest
-from netstack._counters import mib, skb_drop_reason
-from netstack._net import Net
 
 from netstack import stats
+from netstack._counters import mib, skb_drop_reason
+from netstack._net import Net
 from tests.fakehost import FakeHost
 
 

@@ -1,8 +1,8 @@
-"""What `./dev.sh sanitize` starts every Python with: the sanitizer's runtime, and nothing else has it.
+"""What `./dev.sh sanitize` starts every Python with: the sanitizer's runtime, for Python alone.
 
 The runtime has to be loaded before the interpreter, by LD_PRELOAD. A tool that a test starts
 (ping, tshark) must not inherit it: tshark never ends with it. So a Python that has the runtime
-takes the variable out of its environment, and a Python that was started without it starts again.
+takes the variable out of its environment, and one that was started without it starts again.
 """
 
 import os
