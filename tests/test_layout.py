@@ -44,6 +44,8 @@ ABOVE = {
     "_fastpath": "_fastpath",
     "host": "host",
     "socket": "host",
+    "commands": "host",
+    "tapstream": "host",
     "__init__": "host",
     "__main__": "cli",
     "doctor": "cli",

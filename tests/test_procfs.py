@@ -98,8 +98,8 @@ def test_udp_lines_are_as_the_kernels(host):
     assert head == linux("net/udp").splitlines()[0]
     assert {len(line) for line in (head, one, two)} == {127}
     assert re.sub(" +", " ", one).strip() == (
-        "5000: 0200000A:1388 00000000:0000 07 00000000:00000340 00:00000000 00000000 0 0 37421 2 "
-        "0000000000000000 3"
+        "5000: 0200000A:1388 00000000:0000 07 00000000:00000340 00:00000000 00000000 0 0"
+        " 37421 2 0000000000000000 3"
     )
     assert two.split()[2:4] == ["0100000A:1388", "01"]
 

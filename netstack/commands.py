@@ -1,0 +1,174 @@
+"""What can be asked of a running host over its control socket, one row a command.
+
+A handler takes the host's `Running` and the arguments of the request, and returns what JSON can
+hold, or a `Stream`. Text and tables are the business of the asker: ``cli/``.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from netstack import drops, procfs, stats
+from netstack.capture.bpf import Program
+from netstack.config import TUNABLES, find
+from netstack.control import Handler
+from netstack.errors import UsageError
+from netstack.tapstream import TapStream
+
+Host = Any  # netstack.host.Host
+Rows = list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Running:
+    """A host as the control socket knows it: with its name, its apps, and how to end it."""
+
+    host: Host
+    name: str
+    apps: list[str] = field(default_factory=list)
+    stop: Callable[[], None] | None = None
+    started: float = field(default_factory=time.time)
+
+
+def info(it: Running) -> dict[str, Any]:
+    """Say who this is."""
+    return {
+        "name": it.name,
+        "pid": os.getpid(),
+        "started": it.started,
+        "cpus": len(it.host.softnet()),
+        "apps": it.apps,
+        "devices": [device.name for device in it.host.devices],
+    }
+
+
+def nstat(it: Running) -> dict[str, Any]:
+    """Give every counter, and which life of the host has counted them."""
+    return {"counters": stats.nstat(it.host.net), "since": it.started, "now": time.time()}
+
+
+def softnet(it: Running) -> Rows:
+    """Give the counters of each CPU."""
+    return list(it.host.softnet())
+
+
+def sockets(it: Running) -> Rows:
+    """Give every open socket."""
+    return list(it.host.sockets())
+
+
+def ledger(it: Running) -> dict[str, Any]:
+    """Give the account of all frames."""
+    return stats.ledger(it.host).as_dict()
+
+
+def list_drops(it: Running) -> Rows:
+    """Give the drop reasons that have counted."""
+    return drops.drops(it.host.net)
+
+
+def proc(it: Running, paths: list[str] | None = None) -> dict[str, str]:
+    """Give the text of files below /proc; of all of them without ``paths``."""
+    return {path: procfs.read(it.host, path) for path in paths or procfs.names(it.host)}
+
+
+def proc_names(it: Running) -> list[str]:
+    """Give the paths that ``proc`` knows."""
+    return procfs.names(it.host)
+
+
+def sysctl(it: Running, names: list[str] | None = None) -> Rows:
+    """Give tunables with all that is known of them; of all of them without ``names``."""
+    rows = [find(name) for name in names] if names else TUNABLES
+    return [
+        {
+            "name": row.key,
+            "value": it.host.config[row.key],
+            "text": it.host.config.text(row.key),
+            "unit": row.unit,
+            "range": row.range,
+            "default": row.default,
+            "doc": row.text,
+        }
+        for row in rows
+    ]
+
+
+def set_sysctl(it: Running, values: dict[str, str]) -> Rows:
+    """Set tunables: all of them, or none when one is refused."""
+    config = it.host.config
+    before = {name: config[name] for name in values}
+    try:
+        for name, value in values.items():
+            config[name] = value
+    except ValueError:
+        for name, value in before.items():
+            config[name] = value
+        raise
+    return sysctl(it, list(values))
+
+
+def _device(it: Running, name: str | None) -> Any:
+    devices = {device.name: device for device in it.host.devices}
+    if name is None and len(devices) == 1:
+        return next(iter(devices.values()))
+    if name not in devices:
+        ways = "\n".join(f"netstack ethtool -S {each}" for each in devices)
+        raise UsageError(f"host {it.name} has no device {name!r}", hint=ways)
+    return devices[name]
+
+
+def ethtool(it: Running, device: str, what: str) -> dict[str, Any]:
+    """Ask a driver, as ethtool does: its ``what`` is stats, drvinfo, ring or coalesce."""
+    nic = _device(it, device).nic
+    answers = {
+        "stats": nic.stats,
+        "drvinfo": nic.drvinfo,
+        "ring": nic.ring,
+        "coalesce": nic.coalesce,
+    }
+    return dict(answers[what]())
+
+
+def places(it: Running) -> list[str]:
+    """Give the interfaces that ``capture`` can listen on."""
+    return [device.name for device in it.host.devices]
+
+
+def capture(it: Running, program: str = "", snaplen: int = 262144) -> TapStream:
+    """Give a stream of records; ``program`` is BPF in base64, empty for all frames."""
+    code = Program(base64.b64decode(program)) if program else None
+    return TapStream(it.host, code, snaplen)
+
+
+def stop(it: Running) -> None:
+    """End the host, as Ctrl-C in its terminal does."""
+    if it.stop is None:
+        raise UsageError(
+            f"host {it.name} belongs to a program; only that can end it",
+            hint=f"kill {os.getpid()}",
+        )
+    it.stop()
+
+
+COMMANDS: dict[str, Handler] = {
+    "capture": capture,
+    "drops": list_drops,
+    "ethtool": ethtool,
+    "info": info,
+    "ledger": ledger,
+    "nstat": nstat,
+    "places": places,
+    "proc": proc,
+    "proc_names": proc_names,
+    "set_sysctl": set_sysctl,
+    "softnet": softnet,
+    "sockets": sockets,
+    "stop": stop,
+    "sysctl": sysctl,
+}
