@@ -10,12 +10,13 @@ is the business of the caller: the compiled tap of a running host, or a file (``
     reader.py    pcap and pcapng files -> records
     printer.py   records -> tcpdump's lines; print_*.py have one protocol family each
     options.py   tcpdump's command line
+    outputs.py   lines, JSON, pcapng
     run.py       the loop that drives the above
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -83,3 +84,6 @@ class Source(Protocol):
 
     def stats(self) -> Stats:
         """Return the totals since the capture began."""
+
+    def places(self) -> Sequence[tuple[str, str]]:
+        """Return what can be captured from: names as ``-i`` takes them, and descriptions."""

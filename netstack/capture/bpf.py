@@ -29,6 +29,7 @@ __all__ = ["Program", "compile_filter", "libpcap_version"]
 
 INSN_SIZE = 8  # struct bpf_insn: u16 code, u8 jt, u8 jf, u32 k
 NETMASK_UNKNOWN = 0xFFFFFFFF
+_DLT_OF = {101: 12}  # raw IP has one number in files (LINKTYPE_) and another in libpcap (DLT_)
 _BPF_LD, _BPF_ABS, _SKF_LL_OFF = 0x00, 0x20, 0xFFE00000
 
 _SONAMES = ("libpcap.so.0.8", "libpcap.so.1")  # Debian and Ubuntu; everybody else
@@ -155,13 +156,14 @@ def compile_filter(
 ) -> Program:
     """Compile a filter expression; the empty one accepts everything.
 
-    ``netmask`` (host byte order) is needed by 'ip broadcast' only. ``optimize=False`` is
-    ``tcpdump -O``. Raises UsageError with libpcap's own words and what to type instead.
+    ``linktype`` is a LINKTYPE_ number. ``netmask`` (host byte order) is needed by 'ip
+    broadcast' only. ``optimize=False`` is ``tcpdump -O``. Raises UsageError with libpcap's own
+    words and what to type instead.
     """
     if "\0" in text:
         raise _error(text, "a NUL character")
     lib = _libpcap()
-    handle = lib.pcap_open_dead(linktype, snaplen)
+    handle = lib.pcap_open_dead(_DLT_OF.get(linktype, linktype), snaplen)
     if not handle:
         raise MemoryError("pcap_open_dead")
     program = _Program()
