@@ -198,5 +198,7 @@ def _mended_host(address: IPv4Interface) -> IPv4Interface:
 
 
 def _default_peer(host: IPv4Interface) -> IPv4Interface:
-    candidates = (ip for ip in host.network.hosts() if ip != host.ip)
-    return IPv4Interface((next(candidates), host.network.prefixlen))
+    first = next(host.network.hosts())
+    if _is_martian(first):  # the subnet begins with 0/8
+        first = IPv4Address("1.0.0.1")
+    return IPv4Interface((first if first != host.ip else first + 1, host.network.prefixlen))

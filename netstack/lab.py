@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,12 +90,12 @@ def execute(pid: int, command: Sequence[str]) -> None:
     """Replace this process by `command`, in the lab of `pid`. Returns only by an exception."""
     if not command:
         raise UsageError("no command is given", hint="netstack exec ping 10.0.0.2")
+    program = shutil.which(command[0])
+    if program is None:
+        message = f"{command[0]}: no such command in PATH"
+        raise oserror(errno.ENOENT, message, hint="netstack exec ping 10.0.0.2")
     join(pid)
-    try:
-        os.execvp(command[0], list(command))
-    except OSError as error:
-        number = error.errno or errno.EIO
-        raise oserror(number, f"{command[0]}: {os.strerror(number)}") from None
+    os.execv(program, list(command))
 
 
 def own_network() -> None:
