@@ -180,6 +180,7 @@ cdef struct net:
     u32 tap_users                  # threads that walk the taps at the moment
     void *neigh                    # proto/_neigh.pxd
     void *fib                      # proto/_route.pxd
+    void *ip                       # proto/_ip_output.pxd
     void *icmp                     # proto/_icmp.pxd
     void *udp                      # sock/_table.pxd, the table of the UDP protocol
     u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of

@@ -1,0 +1,193 @@
+"""ip: check the header, find out that the packet is ours, pass it to its protocol.
+
+Stage 7 of 8:  device driver irq napi netif nf [proto] sock
+In       packets with EtherType 0x0800    netif/_core.pyx
+Out      the protocol's rcv               proto/_icmp.pyx, proto/_udp.pyx
+Context  softirq or process; no GIL; never allocates, never raises
+Kernel   ip_rcv_core(), ip_rcv_finish_core(), ip_protocol_deliver_rcu(), net/ipv4/ip_input.c
+
+ip.py has the whole order of the steps and calls these functions one after the other. ``ip_rcv_fast`` calls the same
+ones for what needs nothing else: no options, no fragments, a unicast address of ours, and a protocol that is waiting.
+"""
+
+from netstack._abi cimport fetch_add32, get_be16, likely, u8, u16, u32, unlikely
+from netstack._checksum cimport ip_fast_csum
+from netstack._counters cimport (
+    IpExtInBcastOctets, IpExtInBcastPkts, IpExtInCsumErrors, IpExtInMcastOctets, IpExtInMcastPkts,
+    IpExtInNoECTPkts, IpExtInOctets, IpExtInTruncatedPkts, IpInDelivers, IpInHdrErrors, IpInReceives,
+    SKB_DROP_REASON_IP_CSUM, SKB_DROP_REASON_IP_INHDR, SKB_DROP_REASON_OTHERHOST, SKB_DROP_REASON_PKT_TOO_SMALL,
+    SKB_DROP_REASON_UNICAST_IN_L2_MULTICAST, SKB_NOT_DROPPED_YET, TcpExtIPReversePathFilter,
+    SKB_DROP_REASON_IP_RPFILTER,
+)
+from netstack._net cimport (
+    Net, drop_unicast_in_l2_multicast, inet_fast_ops, mib_add, mib_inc, net, sysctl_get,
+)
+from netstack._skb cimport (
+    CHECKSUM_COMPLETE, CHECKSUM_NONE, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST,
+    SkBuff, kfree_skb_reason, sk_buff,
+    skb_headlen, skb_network_header, skb_pull,
+)
+from netstack.proto._inet cimport (
+    IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTN_BROADCAST, RTN_MULTICAST,
+    ip_daddr, ip_ihl, ip_saddr,
+)
+from netstack.proto._route cimport fib, inet_addr_is_local, ip_route_input, rtable
+
+cdef enum:
+    IPV4_IHL5 = 0x45               # version 4, a header of 5 words
+    ETH_P_IP = 0x0800
+    INET_ECN_MASK = 3
+
+
+cdef u32 ip_rcv_core(net *n, sk_buff *skb) noexcept nogil:
+    """Check the header and cut off the padding; a drop reason, or 0. Counts what Linux counts, in its order."""
+    cdef const u8 *iph = skb.data
+    cdef u32 slot = skb.slot
+    cdef u32 ihl, size
+    if unlikely(skb.pkt_type == PACKET_OTHERHOST):
+        return SKB_DROP_REASON_OTHERHOST
+    mib_inc(n, slot, IpInReceives)
+    mib_add(n, slot, IpExtInOctets, skb.len)
+    if unlikely(skb_headlen(skb) < IP_HLEN):
+        mib_inc(n, slot, IpInHdrErrors)
+        return SKB_DROP_REASON_IP_INHDR
+    ihl = ip_ihl(iph)
+    if unlikely(ihl < IP_HLEN or iph[0] >> 4 != 4):
+        mib_inc(n, slot, IpInHdrErrors)
+        return SKB_DROP_REASON_IP_INHDR
+    mib_add(n, slot, IpExtInNoECTPkts + (iph[IP_TOS] & INET_ECN_MASK), skb.gso_segs if skb.gso_segs else 1)
+    if unlikely(skb_headlen(skb) < ihl):
+        mib_inc(n, slot, IpInHdrErrors)
+        return SKB_DROP_REASON_IP_INHDR
+    if unlikely(ip_fast_csum(iph, ihl >> 2)):
+        mib_inc(n, slot, IpExtInCsumErrors)
+        mib_inc(n, slot, IpInHdrErrors)
+        return SKB_DROP_REASON_IP_CSUM
+    size = get_be16(iph + IP_TOTLEN)
+    if unlikely(skb.len < size):
+        mib_inc(n, slot, IpExtInTruncatedPkts)
+        return SKB_DROP_REASON_PKT_TOO_SMALL
+    if unlikely(size < ihl):
+        mib_inc(n, slot, IpInHdrErrors)
+        return SKB_DROP_REASON_IP_INHDR
+    if skb.len > size:
+        skb_trim(skb, size)
+    skb.network_header = <u16>(iph - skb.head)
+    skb.transport_header = <u16>(skb.network_header + ihl)
+    return SKB_NOT_DROPPED_YET
+
+
+cdef void skb_trim(sk_buff *skb, u32 size) noexcept nogil:
+    """Cut off what follows the first ``size`` bytes: Ethernet pads short frames. [pskb_trim_rcsum()]
+
+    Buffers that become empty stay in the list with length 0: their frames end with the packet.
+    """
+    cdef u32 head = skb_headlen(skb)
+    cdef u32 left
+    cdef sk_buff *frag
+    if skb.data_len:
+        left = size - head if size > head else 0
+        skb.data_len = left
+        frag = skb.frag_list
+        while frag != NULL:
+            frag.len = min(frag.len, left)
+            left -= frag.len
+            frag = frag.next
+    skb.len = size
+    if skb.ip_summed == CHECKSUM_COMPLETE:
+        skb.ip_summed = CHECKSUM_NONE      # the sum was over the padding too
+
+
+cdef u32 ip_rcv_route(net *n, sk_buff *skb) noexcept nogil:
+    """Find out whose packet it is, unless that is known: rt_flags and rt_type. A drop reason, or 0."""
+    cdef const u8 *iph = skb_network_header(skb)
+    cdef rtable rt
+    cdef u32 reason
+    if skb.rt_flags:               # looped back: routed when it was sent [skb_valid_dst()]
+        return SKB_NOT_DROPPED_YET
+    reason = ip_route_input(n, ip_daddr(iph), ip_saddr(iph), skb.dev, ETH_P_IP, &rt)
+    if likely(reason == SKB_NOT_DROPPED_YET):
+        skb.rt_flags = rt.flags
+        skb.rt_type = rt.type
+    elif reason == SKB_DROP_REASON_IP_RPFILTER:
+        mib_inc(n, skb.slot, TcpExtIPReversePathFilter)
+    return reason
+
+
+cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil:
+    """Count multicast and broadcast; refuse unicast in a frame to all when that is wanted (RFC 1122 section 3.3.6)."""
+    if skb.rt_type == RTN_MULTICAST:
+        mib_inc(n, skb.slot, IpExtInMcastPkts)
+        mib_add(n, skb.slot, IpExtInMcastOctets, skb.len)
+    elif skb.rt_type == RTN_BROADCAST:
+        mib_inc(n, skb.slot, IpExtInBcastPkts)
+        mib_add(n, skb.slot, IpExtInBcastOctets, skb.len)
+    elif skb.pkt_type == PACKET_BROADCAST or skb.pkt_type == PACKET_MULTICAST:
+        if sysctl_get(n, drop_unicast_in_l2_multicast):
+            return SKB_DROP_REASON_UNICAST_IN_L2_MULTICAST
+    return SKB_NOT_DROPPED_YET
+
+
+cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
+    """Take a plain packet to its protocol, or leave it as it came."""
+    cdef const u8 *iph = skb.data
+    cdef inet_fast_ops *ops
+    cdef u32 reason
+    cdef u32 slot = skb.slot
+    cdef u32 protocol
+    if unlikely(skb_headlen(skb) < IP_HLEN or iph[0] != IPV4_IHL5 or n.nf_hooks):
+        return 0
+    if unlikely(skb.pkt_type != PACKET_HOST):
+        if skb.pkt_type != PACKET_OTHERHOST:
+            return 0
+        kfree_skb_reason(skb, ip_rcv_core(n, skb))
+        return 1
+    protocol = iph[IP_PROTO]
+    ops = &n.inet_fast[protocol]
+    if ops.peek == NULL or n.raw_protocols[protocol >> 5] >> (protocol & 31) & 1:
+        return 0
+    if get_be16(iph + IP_FRAGOFF) & (IP_MF | IP_OFFSET) or not inet_addr_is_local(n, ip_daddr(iph)):
+        return 0
+    if not ops.peek(n, skb):
+        return 0
+    reason = ip_rcv_core(n, skb)
+    if likely(reason == SKB_NOT_DROPPED_YET):
+        reason = ip_rcv_route(n, skb)
+    if likely(reason == SKB_NOT_DROPPED_YET):
+        reason = ip_rcv_finish_core(n, skb)
+    if unlikely(reason != SKB_NOT_DROPPED_YET):
+        kfree_skb_reason(skb, reason)
+        return 1
+    skb_pull(skb, IP_HLEN)
+    ops.rcv(n, skb, sd)
+    mib_inc(n, slot, IpInDelivers)
+    return 1
+
+
+# ---- the same steps for ip.py
+
+def rcv_core(Net n not None, SkBuff skb not None):
+    """Check the header; a drop reason, or 0. [ip_rcv_core()]"""
+    return ip_rcv_core(n.ptr, skb.peek())
+
+
+def rcv_route(Net n not None, SkBuff skb not None):
+    """Find out whose packet it is: (drop reason, RTN_* type, RTCF_* flags). [ip_route_input_noref()]"""
+    cdef fib *table = <fib *>n.ptr.fib
+    cdef sk_buff *packet = skb.peek()
+    cdef u32 reason
+    fetch_add32(&table.readers, 1)
+    reason = ip_rcv_route(n.ptr, packet)
+    fetch_add32(&table.readers, <u32>-1)
+    return reason, packet.rt_type, packet.rt_flags
+
+
+def rcv_finish_core(Net n not None, SkBuff skb not None):
+    """Count multicast and broadcast; a drop reason, or 0. [ip_rcv_finish_core()]"""
+    return ip_rcv_finish_core(n.ptr, skb.peek())
+
+
+def local_deliver(SkBuff skb not None):
+    """Move past the IP header, as it stands in the packet. [ip_local_deliver_finish()]"""
+    cdef sk_buff *packet = skb.peek()
+    skb_pull(packet, <u32>(packet.head + packet.transport_header - packet.data))

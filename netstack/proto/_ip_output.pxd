@@ -1,0 +1,35 @@
+"""IPv4's way out; see ``_ip_output.pyx``. Other protocols cimport these names from ``_ip.pxd``."""
+
+from netstack._abi cimport u8, u16, u32, u64
+from netstack._net cimport net, net_device
+from netstack._skb cimport sk_buff
+from netstack.proto._route cimport rtable
+
+
+cdef enum:
+    LL_MAX_HEADER = 64             # headroom that every packet on its way out needs
+    IP_OPTIONS_MAX = 40
+    IP_IDENTS = 2048               # generators of IP ids
+
+cdef struct ip_out_cb:             # skb.cb of a packet on its way out, from ip_local_out on
+    u32 nexthop
+    u32 mtu
+
+cdef struct ip_state:              # net.ip
+    u64 seed
+    u32 idents[IP_IDENTS]
+
+# A packet for `size` bytes after the IP header, with room for all headers before it. What one buffer can't hold is in
+# frag_list. NULL when the pool is used up. Fill it with skb_store_bits.
+cdef sk_buff *ip_alloc_skb(net *n, u32 size) noexcept nogil
+cdef void skb_store_bits(sk_buff *skb, u32 offset, const u8 *data, u32 size) noexcept nogil
+cdef void skb_fill(sk_buff *to, const sk_buff *skb, u32 offset) noexcept nogil
+# Sum `size` bytes from `offset` on, over all buffers. [skb_checksum()]
+cdef u32 skb_checksum(const sk_buff *skb, u32 offset, u32 size, u32 csum) noexcept nogil
+
+# Put an IP header in front of skb and send it. Consumes skb. 0, or a negative errno.
+cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off) noexcept nogil
+cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,
+                         const u8 *opt, u32 optlen) noexcept nogil
+# The rest of the way for a packet whose header stands (it was forwarded).
+cdef int ip_output(net *n, sk_buff *skb) noexcept nogil
