@@ -20,9 +20,6 @@ machine=$cache/machine.$$
 
 say() { printf '\n### %s\n' "$*"; }
 
-[ "$(id -u)" = 0 ] || { echo "needs root; type: sudo $0 $*" >&2; exit 1; }
-command -v debootstrap >/dev/null || { echo "needs debootstrap; type: apt-get install debootstrap" >&2; exit 1; }
-
 # --- outside: make the machine --------------------------------------------------------------
 
 bootstrap() {
@@ -44,19 +41,22 @@ bootstrap() {
 copy_network_settings() {
     local file
     cp -L /etc/resolv.conf /etc/hosts "$machine/etc/"
-    for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt /etc/apt/apt.conf /etc/apt/apt.conf.d/*{proxy,registry}*; do
+    install -D -m 0644 /etc/ssl/certs/ca-certificates.crt "$machine/etc/ssl/certs/of-the-host.crt"
+    for file in /etc/pip.conf /etc/apt/apt.conf /etc/apt/apt.conf.d/*{proxy,registry}*; do
         [ ! -e "$file" ] || install -D -m 0644 "$file" "$machine$file"
     done
     for file in "$HOME/.pip/pip.conf" "$HOME/.config/pip/pip.conf"; do # for every user in there
         [ ! -e "$file" ] || install -D -m 0644 "$file" "$machine/etc/xdg/pip/pip.conf"
     done
-    env | grep -iE '^(pip_|(https?|no|all)_proxy|ssl_cert|requests_ca)' >"$machine/etc/network.env" || true
+    # The package ca-certificates, once installed, writes its own list; ours has another name.
+    env | grep -iE '^(pip_|(https?|no|all)_proxy=)' | grep -v '^PIP_CERT=' >"$machine/etc/network.env" || true
+    echo "PIP_CERT=/etc/ssl/certs/of-the-host.crt" >>"$machine/etc/network.env"
 }
 
 local_indexes() {
     { pip config list 2>/dev/null || true; env | grep -i '^pip_' || true; } \
         | grep -oE "(file://)?/[^ ',]+" | sed 's,^file://,,' | sort -u \
-        | while read -r path; do [ ! -d "$path" ] || readlink -f "$path"; done
+        | while read -r path; do [ ! -d "$path" ] || readlink -f "${path%/simple}"; done
 }
 
 make_machine() {
@@ -155,6 +155,8 @@ case ${1:-} in
 --inside) inside "$2" ;;
 --enter) machine=$2 as_user=$3; enter ;;
 *)
+    [ "$(id -u)" = 0 ] || { echo "needs root; type: sudo $0" >&2; exit 1; }
+    command -v debootstrap >/dev/null || { echo "needs debootstrap; type: apt-get install debootstrap" >&2; exit 1; }
     trap 'rm -rf "$machine"' EXIT
     make_machine
     unshare --mount --pid --fork --propagation private bash "${BASH_SOURCE[0]}" --enter "$machine" "$as_user"
