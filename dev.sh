@@ -170,7 +170,7 @@ build() {
     stale || return 0
     local started=$SECONDS
     say "compiling what changed (the first time: everything)"
-    "$python" setup.py build_ext --inplace </dev/null 2>&1 | tee -a "$log" \
+    PYTHONUNBUFFERED=1 "$python" setup.py build_ext --inplace </dev/null 2>&1 | tee -a "$log" \
         | sed -nu -e 's/^\(\[[0-9/ ]*\] Cythonizing .*\)/    \1/p' -e "s/^building '\(.*\)' extension/    compiling \1/p" -e '/performance hint/p' >&2 || {
         tail -n 30 "$log" >&2
         die "the extensions do not build" "The whole output: $log" "Mend the source, then type: ./dev.sh build"

@@ -7,7 +7,7 @@ and those bytes were kept too. [skb_gso_segment(), skb_segment_list()]
 
 from libc.string cimport memcpy
 
-from netstack._abi cimport get_be16, load_acquire32, u8, u16, u32
+from netstack._abi cimport get_be16, load_acquire32, u8, u32
 from netstack._counters cimport SKB_DROP_REASON_NOMEM, SKB_NOT_DROPPED_YET
 from netstack._net cimport Net
 from netstack._skb cimport SkBuff, kfree_skb_reason, process_skb, skb_end, skb_headlen, skb_wrap

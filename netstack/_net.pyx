@@ -2,7 +2,6 @@
 
 cimport cython
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from netstack._abi cimport load_relaxed64, monotonic_ns, store_relaxed64, u32, u64, uintptr_t
 from netstack._counters cimport MIB_NR, SKB_FATE_NR

@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from netstack._abi cimport (
-    cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, spin_lock, spin_unlock, u8, u32, u64,
+    cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, spin_lock, spin_unlock, u8, u32,
 )
 from netstack._counters cimport SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET
 from netstack._net cimport SLOT_PROCESS, Net, fate_add, net
@@ -155,11 +155,10 @@ cdef sk_buff *skb_clone(sk_buff *skb, skb_pool *pool) noexcept nogil:
     cdef sk_buff *clone = skb_alloc(pool, SKB_SMALL)
     cdef sk_buff *owner = skb.owner if skb.owner != NULL else skb
     cdef skb_pool *own_pool
-    cdef u32 truesize
     cdef u8 cls, slot
     if clone == NULL:
         return NULL
-    own_pool, truesize, cls, slot = clone.pool, clone.truesize, clone.cls, clone.slot
+    own_pool, cls, slot = clone.pool, clone.cls, clone.slot
     memcpy(clone, skb, sizeof(sk_buff))
     clone.pool, clone.cls, clone.slot = own_pool, cls, slot
     clone.next = NULL

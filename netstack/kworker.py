@@ -1,7 +1,7 @@
 """kworker: the one Python thread of a host, for slow packets and timers.
 
-It drains the seam (``netif/_backlog``) in batches, gives each packet to its handler, and runs timers on the host's clock. A
-CPU never waits for it. A host without threads runs the same steps from ``Host.run``.
+It drains the seam (``netif/_backlog``) in batches, gives each packet to its handler, and runs timers on the host's
+clock. A CPU never waits for it. A host without threads runs the same steps from ``Host.run``.
 """
 
 from __future__ import annotations

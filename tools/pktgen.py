@@ -32,7 +32,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=9, help="UDP port (default 9, discard)")
     parser.add_argument("--mode", choices=["mmsg", "gso", "raw"], default="mmsg")
     parser.add_argument("--size", type=int, default=18, help="bytes of payload (default 18)")
-    parser.add_argument("--flows", type=int, default=1, help="source ports, raw only (default 1)")
+    parser.add_argument(
+        "--flows", type=int, default=1, help="source ports, raw only (default 1)"
+    )
     parser.add_argument("--rate", type=float, default=0, help="packets a second, 0: no limit")
     parser.add_argument("--seconds", type=float, default=5, help="how long (default 5)")
     parser.add_argument("--count", type=int, default=0, help="how many, instead of how long")
@@ -58,7 +60,9 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def udp_frame(src_mac: bytes, dst_mac: bytes, src: str, dst: str, port: int, size: int) -> bytes:
+def udp_frame(
+    src_mac: bytes, dst_mac: bytes, src: str, dst: str, port: int, size: int
+) -> bytes:
     """Make an Ethernet frame with a UDP datagram of ``size`` bytes from port 1024, UDP checksum 0."""
     ip = struct.pack(
         "!BBHHHBBH4s4s",
@@ -78,7 +82,11 @@ def neighbour(dev: str, address: str) -> bytes:
         with open("/proc/net/arp") as table:
             for line in table:
                 fields = line.split()
-                if fields[0] == address and fields[5] == dev and fields[3] != "00:00:00:00:00:00":
+                if (
+                    fields[0] == address
+                    and fields[5] == dev
+                    and fields[3] != "00:00:00:00:00:00"
+                ):
                     return bytes.fromhex(fields[3].replace(":", ""))
     sys.exit(f"pktgen: {address} does not answer on {dev}; is `netstack up {dev}` running?")
 
@@ -142,7 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     if args.json:
-        print(json.dumps([{"mode": args.mode, "size": args.size, "flows": args.flows, **result}]))
+        print(
+            json.dumps([{"mode": args.mode, "size": args.size, "flows": args.flows, **result}])
+        )
     else:
         print(
             f"Result: OK {result['seconds']:.2f} s, {result['packets']:.0f} packets of "

@@ -6,8 +6,9 @@ Out      frames in posted descriptors     device/_igb_rx.pyx
 Context  the hardware's step; no GIL; never blocks
 Kernel   tun_do_read(), tun_get_user(), drivers/net/tun.c
 
-The TAP's queue is the NIC's packet buffer: what the kernel drops there because it is full never reaches this file, and is
-the NIC's missed-packets counter. A plain non-blocking read is the fastest way in that was found (docs/benchmarks.md).
+The TAP's queue is the NIC's packet buffer: what the kernel drops there because it is full never reaches this file, and
+is the NIC's missed-packets counter. A plain non-blocking read is the fastest way in that we found
+(docs/benchmarks.md).
 """
 
 cimport cython

@@ -23,7 +23,8 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, store_relaxed64, store_release32,
+    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, store_relaxed64,
+    store_release32,
     store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
@@ -113,8 +114,8 @@ cdef bint cpu_try_take(softnet_data *sd) noexcept nogil:
 
 cdef void cpu_take(softnet_data *sd) noexcept nogil:
     """Become the CPU; waits for whoever is, at most for the softirq it is in."""
-    cdef u32 tries
-    for tries in range(200):
+    cdef u32 _tries
+    for _tries in range(200):
         if cas32(&sd.role, 0, 1):
             return
         cpu_relax()

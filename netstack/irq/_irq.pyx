@@ -8,7 +8,6 @@ Kernel   request_threaded_irq(), free_irq(), kernel/irq/manage.c
 """
 
 import errno
-import os
 
 from posix.unistd cimport write
 

@@ -75,7 +75,9 @@ cdef class ScriptedNapi:
     cdef script *s
     cdef object keep
 
-    def __cinit__(self, Net n, uintptr_t cpu, PollLog log, u32 number=0, u32 weight=64, uintptr_t clock=0, u64 cost_ns=0):
+    def __cinit__(
+        self, Net n, uintptr_t cpu, PollLog log, u32 number=0, u32 weight=64, uintptr_t clock=0, u64 cost_ns=0
+    ):
         cdef softnet_data *sd = <softnet_data *>cpu
         self.s = <script *>calloc(1, sizeof(script))
         self.keep = (n, log)

@@ -9,7 +9,7 @@ Kernel   napi_complete_done(), napi_watchdog(), net/core/dev.c
 
 from libc.string cimport memset
 
-from netstack._abi cimport cas32, fetch_and32, fetch_or32, load_acquire32, store_release32, u32, u64
+from netstack._abi cimport cas32, fetch_or32, load_acquire32, store_release32, u32, u64
 from netstack._net cimport (
     gro_flush_timeout, napi_defer_hard_irqs, net, net_device, net_now, sysctl_get,
 )

@@ -8,8 +8,8 @@ Out      the Python layers                proto/ip.py
 Context  softirq and process; no GIL to put, the GIL to take
 Kernel   enqueue_to_backlog(), process_backlog(), netif_rx(), net/core/dev.c
 
-The seam is the only way from a CPU to Python: a bounded ring and an eventfd. A CPU never waits for it; what does not fit
-is dropped as CPU_BACKLOG, so that a busy program delays only its own slow-path packets.
+The seam is the only way from a CPU to Python: a bounded ring and an eventfd. A CPU never waits for it; what does not
+fit is dropped as CPU_BACKLOG, so that a busy program delays only its own slow-path packets.
 """
 
 cimport cython

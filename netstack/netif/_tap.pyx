@@ -21,7 +21,7 @@ from netstack._abi cimport (
 )
 from netstack._net cimport Net
 from netstack._skb cimport (
-    PACKET_OUTGOING, skb_copy_bits, skb_headlen, skb_mac_header,
+    PACKET_OUTGOING, skb_copy_bits, skb_mac_header,
 )
 
 
@@ -195,7 +195,7 @@ cdef class PacketTap:
         return self.t.matched, self.t.dropped
 
     def drain(self, most=256):
-        """Take up to ``most`` records: (ns, frame id, ifindex, outgoing, wire length, bytes). Empty: ``fileno`` tells."""
+        """Take up to ``most`` records: (ns, frame id, ifindex, outgoing, wire length, bytes). ``fileno`` says when."""
         cdef tap_record rec
         cdef bytes data
         out = []

@@ -34,7 +34,9 @@ class PacketTypes:
         self.ptype_base: dict[int, Handler] = {}
         self.ptype_all: list[tuple[Handler, int | None]] = []
 
-    def dev_add_pack(self, ethertype: int, handler: Handler, ifindex: int | None = None) -> None:
+    def dev_add_pack(
+        self, ethertype: int, handler: Handler, ifindex: int | None = None
+    ) -> None:
         """Register ``handler(host, skb)`` for an EtherType; it owns the packet. [dev_add_pack()]
 
         ETH_P_ALL registers a tap: it sees a copy of every packet, or of those of one device. Raises ValueError when
@@ -45,7 +47,9 @@ class PacketTypes:
         elif not 0x0600 <= ethertype <= 0xFFFF:
             raise ValueError(f"EtherType {ethertype:#06x}: give 0x0600 to 0xffff, or ETH_P_ALL")
         elif ethertype in self.ptype_base:
-            raise ValueError(f"EtherType {ethertype:#06x} has a handler; dev_remove_pack({ethertype:#06x}) first")
+            raise ValueError(
+                f"EtherType {ethertype:#06x} has a handler; dev_remove_pack({ethertype:#06x}) first"
+            )
         else:
             self.ptype_base[ethertype] = handler
         set_python_handler(self.host.net, ethertype, True)
@@ -65,8 +69,10 @@ class PacketTypes:
         """Hand one packet from the seam to its handler. Consumes skb."""
         if skb.for_taps:
             for handler, ifindex in tuple(self.ptype_all):
-                if ifindex is None or ifindex == skb.ifindex:
-                    handler(self.host, skb.clone())
+                if ifindex is not None and ifindex != skb.ifindex:
+                    continue
+                if (copy := skb.clone()) is not None:  # None: no memory; a tap misses a packet
+                    handler(self.host, copy)
             skb.forget()
             return
         handler_ = self.ptype_base.get(skb.protocol)

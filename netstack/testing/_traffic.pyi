@@ -2,12 +2,13 @@ from collections.abc import Sequence
 from typing import final
 
 def send_burst(
-    fd: int, frames: Sequence[bytes], count: int, rate: float = 0, seconds: float = 0
+    fd: int, frames: Sequence[bytes], count: int, rate: float = 0.0, seconds: float = 0.0
 ) -> dict[str, int]: ...
 def send_gso(
-    fd: int, size: int, segments: int, count: int, rate: float = 0, seconds: float = 0
+    fd: int, size: int, segments: int, count: int, rate: float = 0.0, seconds: float = 0.0
 ) -> dict[str, int]: ...
 def udp_frames(template: bytes, flows: int) -> list[bytes]: ...
+
 @final
 class Stop:
     def set(self) -> None: ...

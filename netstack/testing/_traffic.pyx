@@ -1,6 +1,6 @@
 """Senders and the bare reader, compiled: what benchmarks and load tests compare netstack with.
 
-Everything here runs without the GIL and gives what it cost: packets, nanoseconds by the wall, nanoseconds of this thread.
+Everything here runs without the GIL and gives what it cost: packets, nanoseconds by the wall and of this thread.
 """
 
 cimport cython
@@ -89,8 +89,8 @@ cdef void pace(tally *t, double rate) noexcept nogil:
 def send_burst(int fd, frames, u64 count, double rate=0, double seconds=0):
     """Send ``count`` packets (0: for ``seconds``) through ``fd`` with sendmmsg, taking ``frames`` in turn.
 
-    ``fd`` is a connected UDP socket (frames are payloads) or a bound packet socket (whole frames). Packets that the kernel
-    had no buffer for are tried again. Gives packets, wall_ns, cpu_ns.
+    ``fd`` is a connected UDP socket (frames are payloads) or a bound packet socket (whole frames). Packets that the
+    kernel had no buffer for are tried again. Gives packets, wall_ns, cpu_ns.
     """
     cdef mmsghdr msgs[BURST]
     cdef iovec iov[BURST]
@@ -209,7 +209,8 @@ cdef class Stop:
 def read_bare(int fd, u64 count, Stop stop=None):
     """The yardstick: read frames into one buffer until ``count`` came, ``stop`` is set, or (no stop) none waits.
 
-    With ``stop`` it sleeps in poll when the TAP is empty, otherwise it ends there. Gives packets, bytes, wall_ns, cpu_ns.
+    With ``stop`` it sleeps in poll when the TAP is empty, otherwise it ends there. Gives packets, bytes, wall_ns and
+    cpu_ns.
     """
     cdef u8 buf[65536]
     cdef tally t

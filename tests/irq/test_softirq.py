@@ -25,7 +25,9 @@ class Machine:
         self.napis: list[ScriptedNapi] = []
 
     def napi(self, **options: int) -> ScriptedNapi:
-        napi = ScriptedNapi(self.net, self.cpu.address, self.log, number=len(self.napis), **options)
+        napi = ScriptedNapi(
+            self.net, self.cpu.address, self.log, number=len(self.napis), **options
+        )
         self.napis.append(napi)
         return napi
 
