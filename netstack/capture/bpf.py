@@ -4,22 +4,23 @@ libpcap is loaded with ctypes at the first filter, so neither building nor start
 needs it. A :class:`Program` runs in Python (0.4 µs a frame) or, through the two addresses it
 gives, in compiled code (15 ns)::
 
-    ctypedef unsigned int (*bpf_fn)(const void*, const unsigned char*, unsigned int, unsigned
-    int) noexcept nogil accepted = (<bpf_fn><uintptr_t>function)(<const void*><uintptr_t>insns,
-    frame, wire_len, len(frame))
+    ctypedef unsigned int (*bpf_fn)(const void*, const unsigned char*, unsigned int,
+                                    unsigned int) noexcept nogil
+    run = <bpf_fn><uintptr_t>program.function
+    kept = run(<const void*><uintptr_t>program.address, frame, wire_len, captured_len)
 
 Source: pcap-filter(7), pcap_compile(3PCAP); struct bpf_insn of net/bpf.h.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import re
 import struct
 import threading
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_uint32, c_void_p
-from ctypes.util import find_library
 from functools import cache
 
 from netstack.capture import DLT_EN10MB, SNAPLEN
@@ -60,31 +61,36 @@ class _Program(ctypes.Structure):
     _fields_ = [("len", c_uint), ("insns", POINTER(_Insn))]
 
 
+_FUNCTIONS: dict[str, tuple[object, list[object]]] = {  # name: result, arguments
+    "pcap_open_dead": (c_void_p, [c_int, c_int]),
+    "pcap_compile": (c_int, [c_void_p, POINTER(_Program), c_char_p, c_int, c_uint32]),
+    "pcap_freecode": (None, [POINTER(_Program)]),
+    "pcap_close": (None, [c_void_p]),
+    "pcap_geterr": (c_char_p, [c_void_p]),
+    "pcap_lib_version": (c_char_p, []),
+    "bpf_filter": (c_uint, [c_void_p, c_char_p, c_uint, c_uint]),
+    "bpf_image": (c_char_p, [POINTER(_Insn), c_int]),
+}
+
+
 @cache
 def _libpcap() -> ctypes.CDLL:
     """Load libpcap and declare the functions used; OSError when there is none."""
-    for name in (*_SONAMES, find_library("pcap")):
-        if name is None:
-            continue
-        try:
-            lib = ctypes.CDLL(name)
-        except OSError:
-            continue
-        lib.pcap_open_dead.argtypes = [c_int, c_int]
-        lib.pcap_open_dead.restype = c_void_p
-        lib.pcap_compile.argtypes = [c_void_p, POINTER(_Program), c_char_p, c_int, c_uint32]
-        lib.pcap_freecode.argtypes = [POINTER(_Program)]
-        lib.pcap_freecode.restype = None
-        lib.pcap_close.argtypes = [c_void_p]
-        lib.pcap_close.restype = None
-        lib.pcap_geterr.argtypes = [c_void_p]
-        lib.pcap_geterr.restype = c_char_p
-        lib.pcap_lib_version.restype = c_char_p
-        lib.bpf_filter.argtypes = [c_void_p, c_char_p, c_uint, c_uint]
-        lib.bpf_filter.restype = c_uint
-        lib.bpf_image.argtypes = [POINTER(_Insn), c_int]
-        lib.bpf_image.restype = c_char_p
-        return lib
+    library = _find()
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _find() -> ctypes.CDLL:
+    for name in _SONAMES:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(name)
+    from ctypes.util import find_library  # runs ldconfig, so it comes last
+
+    if found := find_library("pcap"):
+        return ctypes.CDLL(found)
     raise oserror(
         errno.ELIBACC,
         "libpcap was not found, and filters need it",

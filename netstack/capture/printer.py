@@ -1,16 +1,18 @@
 """Print records in tcpdump's own lines, with ``-n``: numbers, no names are looked up.
 
-The test compares them with the tcpdump that is installed, line by line and option by option, so
-that fingers, eyes and scripts that know tcpdump find nothing new. What differs, on purpose:
+The test compares them with the tcpdump that is installed, line by line and option by option,
+so that fingers, eyes and scripts that know tcpdump find nothing new. Where its releases differ,
+the words are those of 4.99.3. What differs on purpose:
 
 * The payload of UDP and TCP is not looked into: port 53 reads ``UDP, length 40``, not a
-question. The same holds
-  for what lies inside EtherTypes and IP protocols other than IP, ARP, ICMP, IGMP, UDP and TCP,
-  for 802.3 (its LLC header is shown, SNAP and STP are not), for ICMP's extension objects, and
-  for Multipath TCP, DVMRP and PIMv1.
-* An ARP packet for ATM or frame relay is printed as one for Ethernet. * A record's comment (a
-drop reason, say) stands in brackets behind its line, and with ``Style.place`` the
-  interface and the direction stand before it, as ``tcpdump -i any`` has them.
+  question.
+* The same holds for EtherTypes and IP protocols other than IP, ARP, ICMP, IGMP, UDP and TCP,
+  for 802.3 (the LLC header is shown, SNAP and STP are not), for ICMP's extension objects,
+  Multipath TCP, and IGMP's neighbours DVMRP, PIMv1 and mtrace.
+* An ARP packet for ATM or frame relay is printed as one for Ethernet.
+* A record's comment (a drop reason, say) stands in brackets behind its line. With
+  ``Style.place`` the interface and the direction stand before it, as ``tcpdump -i any`` has
+  them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Frames that tcpdump's printer and ours must describe in the same words.
 
 They are chosen so that tcpdump does not look into what UDP and TCP carry (no well-known ports),
-and so that all its versions from 4.99.3 to 4.99.6 agree. Broken headers, which they don't agree
-on, are in ``test_printer.py`` with the words of 4.99.3.
+and so that its versions 4.99.3 (Debian 12), 4.99.4 (Ubuntu 24.04) and 4.99.5 (Debian 13) agree.
+Broken headers, on which they don't, are in ``test_printer.py`` with the words of 4.99.3.
 """
 
 from scapy.layers.inet import IP, UDP

@@ -90,7 +90,7 @@ def ip_options():
 
 def icmp():
     """Give ICMP of every type and code, quoting UDP, TCP and another protocol."""
-    for kind in range(20):
+    for kind in set(range(20)) - {3, 4, 5, 11, 12}:
         yield NET / ICMP(type=kind, code=0, id=5, seq=6) / BODY[:40]
     yield NET / ICMP(type=8, id=5, seq=6, chksum=1) / b"abc"
     back = {"src": "10.9.0.2", "dst": "10.9.0.1"}

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from netstack.capture import bpf
 from netstack.capture.bpf import INSN_SIZE, Program, compile_filter
 from netstack.errors import hint_of
 
@@ -115,3 +116,11 @@ def test_broadcast_compiles_with_the_netmask():
     program = compile_filter("ip broadcast", netmask=0xFFFFFF00)
     assert program.matches(bytes(directed))
     assert not program.matches(UDP)
+
+
+def test_a_machine_without_libpcap_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr(bpf, "_SONAMES", ("libnosuch.so.1",))
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    with pytest.raises(OSError, match="libpcap was not found") as caught:
+        bpf._find()
+    assert "apt-get install libpcap" in hint_of(caught.value)
