@@ -31,6 +31,7 @@ cdef enum:
     RST = 0x04
     PSH = 0x08
     URG = 0x20
+    CWR = 0x80
     FLIST_MAX = 64                 # segments in a list of whole packets
 
 
@@ -39,7 +40,7 @@ cdef bint tcp_may_merge(sk_buff *p, const sk_buff *skb, u32 thlen, u32 len) noex
     cdef const u8 *th = skb.data + IP_HLEN
     cdef const u8 *th2 = p.data + IP_HLEN
     cdef napi_gro_cb *cb = gro_cb(p)
-    cdef u32 diff = (th[12] ^ th2[12]) | ((th[13] ^ th2[13]) & ~(FIN | PSH))
+    cdef u32 diff = (th[12] ^ th2[12]) | ((th[13] ^ th2[13]) & ~(FIN | PSH)) | (th[13] & CWR)
     cdef u32 i
     diff |= (th[14] ^ th2[14]) | (th[15] ^ th2[15])
     diff |= get32(th + 8) ^ get32(th2 + 8)
