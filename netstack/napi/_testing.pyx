@@ -89,7 +89,8 @@ cdef class GroBench:
         host.ptr.sysctl[<int>gro_normal_batch] = 8
 
     def __dealloc__(self):
-        if self.b != NULL:
+        # A failed test may still have handles on packets; then their memory stays.
+        if self.b != NULL and self.packets_in_use == 0:
             skb_pool_destroy(self.b.pool)
             skb_pool_destroy(self.b.process_pool)
             free(self.b)
