@@ -18,6 +18,7 @@ from netstack.capture import Direction, Record, Stats
 
 if TYPE_CHECKING:
     from netstack.capture.bpf import Program
+    from netstack.netif._tap import PacketTap
 
 CHUNK = struct.Struct("<IQQI")  # bytes that follow, matched, dropped, records
 RECORD = struct.Struct("<QQIII?")  # ns since 1970, id, ifindex, length on the wire, bytes, sent
@@ -29,10 +30,8 @@ class TapStream:
 
     def __init__(self, host: Any, program: Program | None, snaplen: int) -> None:
         """Begin to watch."""
-        from netstack.netif._tap import PacketTap  # the asking side needs the layout only
-
         run, address = (program.function, program.address) if program else (0, 0)
-        self._tap = PacketTap(host.net, run, address, snaplen, keep=program)
+        self._tap: PacketTap = host.packet_tap(run, address, snaplen, keep=program)
         # Records carry the host's clock, which is monotonic; files want the calendar's.
         self._epoch = time.time_ns() - host.net.now()
         names = {device.ifindex: device.name for device in host.devices}

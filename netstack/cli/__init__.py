@@ -1,0 +1,131 @@
+"""The command line: ``netstack COMMAND``, one file a family of commands.
+
+This file knows only their names, so that ``netstack --help`` answers at once; what a command
+needs is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from netstack.errors import InternalError, UsageError, explain
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_SIGINT, EXIT_SIGPIPE = 130, 141  # what a shell shows for a program that these ended
+
+# Command: the file below cli/ that has it, and what it does.
+COMMANDS = {
+    "up": ("up", "bring a host up behind a TAP"),
+    "stop": ("stop", "end a host as Ctrl-C in its terminal does"),
+    "exec": ("lab", "run a command where the host's peer is: ping, nc, tcpdump"),
+    "doctor": ("lab", "say what this machine lacks, and the line that mends it"),
+    "ss": ("ss", "sockets, their queues and drops"),
+    "nstat": ("nstat", "SNMP counters, since the last look or absolute"),
+    "drops": ("frames", "dropped frames by reason, with the place and a hint"),
+    "ledger": ("frames", "where every frame is"),
+    "softnet": ("frames", "the softirq counters of each CPU"),
+    "ethtool": ("ethtool", "what the NIC and its driver say"),
+    "sysctl": ("proc", "tunables: list, show, set"),
+    "proc": ("proc", "the text of /proc/net/snmp, softnet_stat and others"),
+    "capture": ("capture", "tcpdump's flags and filters; pcapng for Wireshark"),
+}
+
+HELP = """\
+usage: netstack [-i NAME] COMMAND [arguments]
+
+{commands}
+
+  -i, --name NAME   which host is meant, when several run
+  --version         print the version
+  netstack COMMAND --help says more, with examples
+
+to begin
+  sudo netstack up tap0            a host at 10.0.0.2, behind the TAP tap0
+  ping 10.0.0.2                    from a second terminal
+  sudo netstack drops              where frames were lost, and why
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return the exit status.
+
+    0 is success, 2 a mistake of the caller: one line says what it was, others what to type.
+    """
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left. Keep the interpreter from finding out as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_SIGPIPE
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    except InternalError as error:
+        print(f"netstack: {explain(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    except (UsageError, OSError) as error:
+        print(f"netstack: {explain(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    return status
+
+
+def _run(words: list[str]) -> int:
+    """Read the options in front of the command, and hand the rest to it."""
+    host = None
+    while words and words[0].startswith("-"):
+        option, _, value = words.pop(0).partition("=")
+        if option in ("-h", "--help"):
+            sys.stdout.write(help_text())
+            return EXIT_OK
+        if option in ("-V", "--version"):
+            print(f"netstack {version()}")
+            return EXIT_OK
+        if option not in ("-i", "--name"):
+            raise UsageError(f"unknown option {option}", hint="netstack --help")
+        if not value and not words:
+            raise UsageError(f"{option} wants the name of a host", hint="netstack -i tap0 ss")
+        host = value or words.pop(0)
+    if not words:
+        sys.stdout.write(help_text())
+        return EXIT_USAGE
+    name, *rest = words
+    if name == "help":
+        name, rest = (rest[0], ["--help"]) if rest else ("", [])
+        if not name:
+            sys.stdout.write(help_text())
+            return EXIT_OK
+    if name not in COMMANDS:
+        raise _unknown(name)
+    from netstack.cli.command import Command
+
+    command: Command = import_module(f"netstack.cli.{COMMANDS[name][0]}").COMMANDS[name]
+    return command(name, rest, host)
+
+
+def help_text() -> str:
+    """Return what ``netstack --help`` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    rows = (f"  {name:<{width}}{what}" for name, (_, what) in COMMANDS.items())
+    return HELP.format(commands="\n".join(rows))
+
+
+def version() -> str:
+    """Return the version of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("netstack")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _unknown(name: str) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    hint = f"netstack {near[0]}" if near else "netstack --help"
+    return UsageError(f"there is no command {name!r}", hint=hint)

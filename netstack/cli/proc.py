@@ -1,0 +1,101 @@
+"""``netstack proc`` and ``netstack sysctl``: the host as the kernel's files show theirs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+from netstack.cli.command import Command, Namespace, Parser, ask, print_json
+from netstack.errors import UsageError, oserror
+from netstack.procfs import write_tree
+
+
+def _proc_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="FILE", help="a path below /proc; none: list them")
+    add("--root", type=Path, metavar="DIR", help="write all files below DIR instead")
+
+
+def proc(args: Namespace) -> int:
+    """Print files, or their names, or write them all."""
+    if args.root is not None:
+        files = ask(args, "proc")
+        try:
+            write_tree(files, args.root)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            message = f"{args.root} can't be written: {os.strerror(number)}"
+            raise oserror(number, message, hint="netstack proc --root $(mktemp -d)") from None
+    elif not args.paths:
+        names = ask(args, "proc_names")
+        print_json(names) if args.json else print("\n".join(names))
+    else:
+        files = ask(args, "proc", paths=args.paths)
+        if args.json:
+            print_json([{"file": path, "text": text} for path, text in files.items()])
+        else:
+            print("".join(files.values()), end="")
+    return 0
+
+
+def _sysctl_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("settings", nargs="*", metavar="NAME[=VALUE]", help="show, or set, a tunable")
+    add("-a", "--all", action="store_true", help="show all of them")
+    add("-n", "--values", action="store_true", help="print values without names")
+    add("-v", "--verbose", action="store_true", help="say what each is, and what is allowed")
+    add("-w", "--write", action="store_true", help="every NAME must come with a value")
+
+
+def sysctl(args: Namespace) -> int:
+    """Show tunables, or set them: all, or none when one is refused."""
+    settings = dict(_setting(text, args.write) for text in args.settings)
+    if not settings and not args.all:
+        ways = "netstack sysctl -a\nnetstack sysctl net.core.netdev_budget"
+        raise UsageError("say which tunables", hint=ways)
+    new = {name: value for name, value in settings.items() if value is not None}
+    rows: list[dict[str, Any]] = ask(args, "set_sysctl", values=new) if new else []
+    shown = [name for name in settings if name not in new]
+    if shown or args.all:
+        rows += ask(args, "sysctl", names=None if args.all else shown)
+    if args.json:
+        print_json(rows)
+        return 0
+    for row in rows:
+        print(row["text"] if args.values else f"{row['name']} = {row['text']}")
+        if args.verbose:
+            print(f"    {row['doc']}\n    allowed: {row['range']}; default {_default(row)}")
+    return 0
+
+
+def _setting(text: str, must_set: bool) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if must_set and not equals:
+        raise UsageError(f"{text!r} has no value", hint=f"netstack sysctl -w {name}=VALUE")
+    return name.strip(), value.strip() if equals else None
+
+
+def _default(row: dict[str, Any]) -> str:
+    """Say the default; 0 0 0 stands for what depends on the size of the host."""
+    return " ".join(map(str, row["default"])) if any(row["default"]) else "0"
+
+
+COMMANDS = {
+    "proc": Command(
+        proc,
+        "netstack proc net/snmp\nnetstack proc                      list the files\n"
+        "netstack proc net/softnet_stat net/udp\n"
+        "netstack proc --root /tmp/p && PROC_ROOT=/tmp/p nstat -as    read by iproute2",
+        _proc_arguments,
+        "The text of files below /proc as Linux prints them, of this host.",
+    ),
+    "sysctl": Command(
+        sysctl,
+        "netstack sysctl -a\nnetstack sysctl net.core.netdev_budget\n"
+        "netstack sysctl net.core.netdev_budget=50\nnetstack sysctl -v fast_path",
+        _sysctl_arguments,
+        "Show and set the tunables of a running host. They hold from the next packet on.",
+    ),
+}

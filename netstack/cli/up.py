@@ -1,0 +1,151 @@
+"""``netstack up``: bring a host up behind a TAP, show it, and put everything back."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+from netstack import apps, runtime, stats
+from netstack.addresses import DEFAULT_ADDRESS
+from netstack.apps import App
+from netstack.cli.command import Command, Namespace, Parser
+from netstack.cli.live import Live
+from netstack.commands import COMMANDS as QUESTIONS
+from netstack.commands import Running
+from netstack.control import ControlServer
+from netstack.signals import orderly_exit
+
+
+def _arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("device", nargs="?", default="tap0", metavar="TAP", help="name of the TAP (tap0)")
+    add("--addr", metavar="ADDR/LEN", help=f"the host's address ({DEFAULT_ADDRESS})")
+    add("--peer", metavar="ADDR", help="the address of this machine's end (the subnet's first)")
+    add("--mac", metavar="MAC", help="the host's MAC address (made from the name)")
+    add("--mtu", type=int, default=1500, help="bytes, Ethernet header not counted (1500)")
+    add("--ring", type=int, default=256, help="descriptors of the receive ring (256)")
+    add(
+        "--app",
+        action="append",
+        metavar="APP",
+        help="echo (default), discard, chargen, MODULE:FUNCTION or none; again for more",
+    )
+    add("--no-fast-path", action="store_true", help="every packet through the Python layers")
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def up(args: Namespace) -> int:
+    """Run a host until a signal or ``netstack stop``; 0 when every frame is accounted for."""
+    name: str = args.device
+    servers = [apps.find(spec) for spec in args.app or ["echo"] if spec != "none"]
+    with ExitStack() as stack:
+        stack.enter_context(orderly_exit())
+        in_lab = _enter_lab(name, stack)
+        ended = threading.Event()
+        running = Running(None, name, [str(app) for app in servers], ended.set)
+        # First of all, so that a second host of this name is refused before it touches a TAP.
+        server = ControlServer(name, runtime.runtime_dir(), running, QUESTIONS)
+        stack.callback(server.close)
+        running.host = host = stack.enter_context(_host(args))
+        for app in servers:
+            apps.start(host, app)
+        server.start()
+        if not args.quiet and not args.json:
+            print(banner(host, name, servers, in_lab), flush=True)
+        _watch(host, args, ended)
+        server.close()
+        host.close()
+        return _summary(host, args)
+
+
+def _enter_lab(name: str, stack: ExitStack) -> bool:
+    """Go into a network of our own if this user can make a TAP only there."""
+    from netstack import lab
+
+    if not lab.is_needed(name):
+        return False
+    stack.enter_context(runtime.announce(name, runtime.runtime_dir()))
+    lab.enter()
+    return True
+
+
+def _host(args: Namespace) -> Any:
+    import netstack
+
+    return netstack.up(
+        args.device,
+        addr=args.addr,
+        peer=args.peer,
+        mac=args.mac,
+        mtu=args.mtu,
+        ring=args.ring,
+        fast_path=not args.no_fast_path,
+    )
+
+
+def _watch(host: Any, args: Namespace, ended: threading.Event) -> None:
+    """Show the host until it is to end."""
+    live = Live(host, f"{args.device}  Ctrl-C ends it", sys.stdout, as_json=args.json)
+    try:
+        while not ended.wait(None if args.quiet else live.interval):
+            live.show()
+    except SystemExit:
+        pass  # a signal: the orderly way out, which is no failure
+    finally:
+        live.close()
+
+
+def _summary(host: Any, args: Namespace) -> int:
+    account = stats.ledger(host)
+    if args.json:
+        import json
+
+        print(json.dumps({"ledger": account.as_dict()}), flush=True)
+    elif not args.quiet:
+        print(
+            f"\n{args.device} is down, and everything as it was.\n{account.text()}", flush=True
+        )
+    if account.balanced:
+        return 0
+    print("netstack: the ledger does not balance; please report it", file=sys.stderr)
+    return 1
+
+
+def banner(host: Any, name: str, servers: list[App], in_lab: bool) -> str:
+    """Say what was brought up, and what to type next."""
+    device = next(device for device in host.devices if device.name == name)
+    address = device.addresses[0]
+    inside = "netstack exec " if in_lab else ""
+    asking = "sudo netstack" if os.environ.get("SUDO_USER") else "netstack"
+    where = "a network of your own" if in_lab else "this machine"
+    lines = [
+        f"{name} is up. Behind it is the host {address}, {device.mac}, mtu {device.mtu}.",
+        *(f"  serving {app}" for app in servers),
+        f"From a second terminal, in {where}:",
+        f"  {inside}ping {address.ip}",
+    ]
+    ports = [app.port for app in servers if app.port]
+    lines += [f"  {inside}nc -u {address.ip} {port}" for port in ports[:1]]
+    lines += [
+        f"  {asking} drops      where frames were lost, and why",
+        f"  {asking} capture    what is on the wire",
+        f"  {asking} --help     all there is",
+    ]
+    return "\n".join(lines)
+
+
+COMMANDS = {
+    "up": Command(
+        up,
+        "sudo netstack up tap0\n"
+        "netstack up    as an ordinary user: in a network of its own\n"
+        "netstack up tap0 --addr 10.9.0.2/24 --peer 10.9.0.1 --app echo --app discard\n"
+        "netstack up tap0 --app mymodule:serve    calls serve(host) in a thread",
+        _arguments,
+        "Bring a host up behind a TAP and show what it does. Ctrl-C ends it, puts the TAP\n"
+        "back as it was found, and prints where every frame went.",
+    ),
+}
