@@ -81,7 +81,9 @@ def _run(words: list[str]) -> int:
             sys.stdout.write(help_text())
             return EXIT_OK
         if option in ("-V", "--version"):
-            print(f"netstack {version()}")
+            from netstack import __version__
+
+            print(f"netstack {__version__}")
             return EXIT_OK
         if option not in ("-i", "--name"):
             raise UsageError(f"unknown option {option}", hint="netstack --help")
@@ -110,17 +112,6 @@ def help_text() -> str:
     width = max(map(len, COMMANDS)) + 2
     rows = (f"  {name:<{width}}{what}" for name, (_, what) in COMMANDS.items())
     return HELP.format(commands="\n".join(rows))
-
-
-def version() -> str:
-    """Return the version of the installed package."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("netstack")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _unknown(name: str) -> UsageError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from netstack import runtime
 from netstack.cli.command import Command, Namespace, Parser, connect, print_json
+from netstack.errors import UsageError
 from netstack.stats import matching
 
 
@@ -28,6 +30,7 @@ def nstat(args: Namespace) -> int:
         answer = control.request("nstat")
         path = runtime.runtime_dir() / f"{control.name}.nstat"
     values: dict[str, int] = answer["counters"]
+    _check(args.patterns, list(values))
     before = {} if args.reset or args.ignore else _read(path, answer["since"])
     last: dict[str, int] = before.get("counters", {})
     seconds = answer["now"] - before.get("now", answer["now"])
@@ -42,6 +45,18 @@ def nstat(args: Namespace) -> int:
     if not args.noupdate:
         path.write_text(json.dumps(answer))
     return 0
+
+
+def _check(patterns: list[str], names: list[str]) -> None:
+    """Refuse a pattern that names no counter: a typing error would look like a counter of 0."""
+    for pattern in patterns:
+        if matching(names, [pattern]) or pattern.startswith("IcmpMsg"):  # there once they count
+            continue
+        near = get_close_matches(pattern, names, n=1)
+        raise UsageError(
+            f"no counter matches {pattern!r}",
+            hint=f"netstack nstat -az {near[0] if near else ''}".strip(),
+        )
 
 
 def _read(path: Path, since: float) -> dict[str, Any]:

@@ -92,16 +92,17 @@ def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace, *, several: b
 
 
 def _port(port: int, proto: str, numeric: bool) -> str:
-    if proto == "raw":
-        return str(port) if numeric else _protocol(port)
+    """Name a port, or for a raw socket its IP protocol."""
     if port == 0:
         return "*"
-    if not numeric:
-        try:
-            return socket.getservbyport(port, proto)
-        except OSError:
-            pass
-    return str(port)
+    if proto == "raw":
+        return str(port) if numeric else _protocol(port)
+    if numeric:
+        return str(port)
+    try:
+        return socket.getservbyport(port, proto)
+    except OSError:
+        return str(port)
 
 
 def _protocol(number: int) -> str:

@@ -1,0 +1,62 @@
+"""``proc`` and ``sysctl``."""
+
+from netstack import procfs
+
+
+def test_proc_prints_files_and_lists_them(host, good):
+    assert good("proc", "net/snmp") == procfs.net_snmp(host)
+    assert good("proc", "/proc/net/dev", "softirqs") == (
+        procfs.net_dev(host) + procfs.softirqs(host)
+    )
+    assert good("proc").splitlines() == procfs.names(host)
+    assert good("proc", "--json") == procfs.names(host)
+    (row,) = good("proc", "net/udp", "--json")
+    assert row["file"] == "net/udp"
+
+
+def test_proc_writes_a_tree(host, good, tmp_path):
+    good("proc", "--root", tmp_path / "p")
+    assert (tmp_path / "p/net/snmp").read_text() == procfs.net_snmp(host)
+    assert (tmp_path / "p/sys/net/core/netdev_budget").read_text() == "300\n"
+
+
+def test_an_unknown_file_and_an_unwritable_place_are_refused(host, refused, tmp_path):
+    assert "try: netstack proc net/snmp" in refused("proc", "net/snmpp")
+    (tmp_path / "file").write_text("")
+    assert "can't be written" in refused("proc", "--root", tmp_path / "file")
+
+
+def test_sysctl_shows_and_sets(host, good):
+    assert good("sysctl", "net.core.netdev_budget") == "net.core.netdev_budget = 300\n"
+    assert good("sysctl", "netdev_budget=50") == "net.core.netdev_budget = 50\n"
+    assert host.config.netdev_budget == 50
+    assert good("sysctl", "-n", "netdev_budget") == "50\n"
+    assert good("sysctl", "ip_local_port_range=40000 50000") == (
+        "net.ipv4.ip_local_port_range = 40000\t50000\n"
+    )
+
+
+def test_sysctl_lists_all(host, good):
+    lines = good("sysctl", "-a").splitlines()
+    assert len(lines) == len(host.config)
+    assert "netstack.fast_path = 1" in lines
+    rows = good("sysctl", "-a", "--json")
+    assert {row["name"] for row in rows} == set(host.config)
+
+
+def test_sysctl_explains(host, good):
+    text = good("sysctl", "-v", "fast_path")
+    assert "compiled short cut" in text
+    assert "allowed: 0 to 1; default 1" in text
+
+
+def test_a_refused_value_changes_none_of_them(host, refused):
+    error = refused("sysctl", "netdev_budget=7", "ip_default_ttl=0")
+    assert "net.ipv4.ip_default_ttl = 0 is refused; allowed: 1 to 255" in error
+    assert host.config.netdev_budget == 300
+
+
+def test_wrong_words_are_refused(host, refused):
+    assert "try: netstack sysctl -a" in refused("sysctl")
+    assert "has no value" in refused("sysctl", "-w", "netdev_budget")
+    assert "try: netstack sysctl net.core.netdev_budget" in refused("sysctl", "netdev_bugdet")
