@@ -65,6 +65,7 @@ def _coalesce(device: str, data: dict[str, Any]) -> str:
     adaptive = (_on(data.get(f"adaptive-{way}")) for way in ("rx", "tx"))
     lines = [f"Coalesce parameters for {device}:", "Adaptive RX: {}  TX: {}".format(*adaptive)]
     lines += [f"{name}: {data.get(name, 'n/a')}" if name else "" for name in COALESCE]
+    lines += ["CQE mode RX: n/a  TX: n/a", ""]
     return "\n".join(lines)
 
 
