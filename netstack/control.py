@@ -86,21 +86,27 @@ class ControlServer:
             raise
         self._inode = os.stat(self.path).st_ino
         self._thread = threading.Thread(target=self._serve, name=f"control/{name}", daemon=True)
+        self._idle = threading.Event()
+        self._idle.set()
 
     def start(self) -> None:
         """Begin to answer."""
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._thread.start()
+        # Cleared first: a signal's exception may cut the start short, and the thread be there.
+        self._idle.clear()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._idle.set()
+            raise
 
     def close(self) -> None:
-        """End the thread, every connection, and the socket. Idempotent."""
+        """End the thread, every connection, and the socket. Idempotent; not from a handler."""
         if self._wake < 0:
             return
-        if self._thread.is_alive():
-            os.eventfd_write(self._wake, 1)
-            if threading.current_thread() is not self._thread:
-                self._thread.join()
+        os.eventfd_write(self._wake, 1)
+        self._idle.wait()
         for client in list(self._clients.values()):
             self._drop(client)
         self._listener.close()
@@ -112,14 +118,22 @@ class ControlServer:
                 self.path.unlink()
 
     def _serve(self) -> None:
-        while True:
-            for key, events in self._selector.select():
-                if key.data is None:
-                    return
-                try:
-                    key.data(events)
-                except Exception:  # one client must not end the service for the others
-                    _log.exception("control socket %s", self.path)
+        try:
+            while self._serve_once():
+                pass
+        finally:
+            self._idle.set()
+
+    def _serve_once(self) -> bool:
+        """Wait for events and handle them; False when it is time to end."""
+        for key, events in self._selector.select():
+            if key.data is None:
+                return False
+            try:
+                key.data(events)
+            except Exception:  # one client must not end the service for the others
+                _log.exception("control socket %s", self.path)
+        return True
 
     def _accept(self, _events: int) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from netstack import apps, runtime, stats
@@ -50,12 +50,13 @@ def up(args: Namespace) -> int:
         server = ControlServer(name, runtime.runtime_dir(), running, QUESTIONS)
         stack.callback(server.close)
         running.host = host = stack.enter_context(_host(args))
-        for app in servers:
-            apps.start(host, app)
-        server.start()
-        if not args.quiet and not args.json:
-            print(banner(host, name, servers, in_lab), flush=True)
-        _watch(host, args, ended)
+        with suppress(SystemExit):  # a signal: from here on the orderly way out, no failure
+            for app in servers:
+                apps.start(host, app)
+            server.start()
+            if not args.quiet and not args.json:
+                print(banner(host, name, servers, in_lab), flush=True)
+            _watch(host, args, ended)
         server.close()
         host.close()
         return _summary(host, args)
@@ -92,8 +93,6 @@ def _watch(host: Any, args: Namespace, ended: threading.Event) -> None:
     try:
         while not ended.wait(None if args.quiet else live.interval):
             live.show()
-    except SystemExit:
-        pass  # a signal: the orderly way out, which is no failure
     finally:
         live.close()
 
