@@ -10,13 +10,14 @@ Kernel   nothing: tests only
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from netstack._abi cimport ntohs, u8, u16, u32, u64
+from netstack._abi cimport monotonic_ns, ntohs, u8, u16, u32, u64
 from netstack._net cimport (
     ETH_HLEN, NETIF_F_GRO, SLOT_CPU0, Net, gro_normal_batch, net, net_device,
 )
 from netstack._skb cimport (
-    SKB_LARGE, SkBuff, new_frame_id, queue_init, queue_tail, sk_buff, sk_buff_head, skb_alloc,
-    skb_class_for, skb_clone, skb_pool, skb_pool_create, skb_pool_destroy, skb_wrap,
+    CHECKSUM_UNNECESSARY, SKB_LARGE, SkBuff, consume_skb, new_frame_id, queue_init, queue_tail,
+    sk_buff, sk_buff_head, skb_alloc, skb_class_for, skb_clone, skb_pool, skb_pool_create,
+    skb_pool_destroy, skb_wrap,
 )
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush, napi_gro_receive
 from netstack.napi._napi cimport napi_struct, softnet_data
@@ -52,6 +53,46 @@ cdef void collect(net *n, void *head, void *sd) noexcept nogil:
 
 cdef int lookup(net *n, u32 saddr, u16 sport, u32 daddr, u16 dport) noexcept nogil:
     return (<bench *>n.seam).answer[dport]
+
+
+cdef void release(net *n, void *head, void *sd) noexcept nogil:
+    cdef sk_buff *skb = <sk_buff *>head
+    cdef sk_buff *following
+    while skb != NULL:
+        following = skb.next
+        consume_skb(skb)
+        skb = following
+
+
+cdef sk_buff *packet_from(bench *b, const u8 *frame, u32 size) noexcept nogil:
+    """Do what a driver does with a frame: data at the IP header, which is aligned."""
+    cdef sk_buff *skb = skb_alloc(b.pool, skb_class_for(size))
+    if skb == NULL:
+        return NULL
+    skb.data += 2
+    skb.mac_header += 2
+    memcpy(skb.data, frame, size)
+    skb.data += ETH_HLEN
+    skb.len = size - ETH_HLEN
+    skb.protocol = ntohs((<u16 *>(skb.data - 2))[0])
+    skb.dev = &b.dev[0]
+    skb.ip_summed = CHECKSUM_UNNECESSARY
+    skb.id = new_frame_id(b.napi.n, SLOT_CPU0)
+    skb.frames = 1
+    return skb
+
+
+cdef void one_poll(bench *b, const u8 *frames, u32 count, u32 size, bint gro) noexcept nogil:
+    cdef sk_buff *skb
+    cdef u32 i
+    for i in range(count):
+        skb = packet_from(b, frames + i * size, size)
+        if gro:
+            napi_gro_receive(&b.napi, skb)
+        else:
+            release(b.napi.n, skb, NULL)
+    napi_gro_flush(&b.napi, False)
+    gro_normal_list(&b.napi)
 
 
 cdef class GroBench:
@@ -118,15 +159,9 @@ cdef class GroBench:
             raise ValueError(f"dev={dev}; the bench has devices 0 to {DEVICES - 1}")
         if not ETH_HLEN <= size <= LONGEST:
             raise ValueError(f"a frame of {size} bytes; the bench takes {ETH_HLEN} to {LONGEST}")
-        skb = skb_alloc(self.b.pool, skb_class_for(size))
+        skb = packet_from(self.b, <const u8 *>frame, size)
         if skb == NULL:
             return 0
-        skb.data += 2
-        skb.mac_header += 2
-        memcpy(skb.data, <const u8 *>frame, size)
-        skb.data += ETH_HLEN
-        skb.len = size - ETH_HLEN
-        skb.protocol = ntohs((<u16 *>(skb.data - 2))[0])
         skb.dev = &self.b.dev[dev]
         skb.hash = hash
         skb.ip_summed = ip_summed
@@ -134,8 +169,6 @@ cdef class GroBench:
         if vlan is not None:
             skb.vlan_present = 1
             skb.vlan_tci = vlan
-        skb.id = new_frame_id(self.net.ptr, SLOT_CPU0)
-        skb.frames = 1
         napi_gro_receive(&self.b.napi, skb)
         return self.net.ptr.slots[SLOT_CPU0].rx_frames
 
@@ -147,6 +180,24 @@ cdef class GroBench:
         """End the poll: flush what is held (with ``old`` only what is old), pass all up."""
         napi_gro_flush(&self.b.napi, old)
         gro_normal_list(&self.b.napi)
+
+    def cost(self, list frames, u32 rounds):
+        """Run polls with frames of equal size, and then without GRO; ns a frame of both."""
+        cdef bytes flat = b"".join(frames)
+        cdef const u8 *start = flat
+        cdef u32 count = <u32>len(frames)
+        cdef u32 size = <u32>(len(flat) // count)
+        cdef u64[2] best = [<u64>-1, <u64>-1]
+        cdef u64 before
+        cdef u32 i
+        self.net.ptr.netif_receive_skb_list = release
+        with nogil:
+            for i in range(rounds):
+                before = monotonic_ns()
+                one_poll(self.b, start, count, size, i & 1)
+                best[i & 1] = min(best[i & 1], monotonic_ns() - before)
+        self.net.ptr.netif_receive_skb_list = collect
+        return best[1] / count, best[0] / count
 
     def take(self):
         """Give what went up, a list of packets a batch."""
