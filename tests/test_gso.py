@@ -6,7 +6,7 @@ from netstack._counters import skb_drop_reason
 from netstack._gso import gro_split
 from netstack._net import Net
 from netstack._skb import SkBuff
-from netstack.napi._testing import GroBench, clone, gso
+from netstack.napi._testing import GroBench, clone, gso, route
 from tests.napi.frames import ACK, PSH, Ip, Tcp, Udp, datagrams, stream
 from tests.napi.gro import NETIF_F_GRO, NETIF_F_GRO_FRAGLIST, NETIF_F_GRO_UDP_FWD
 
@@ -71,6 +71,14 @@ def test_the_parts_are_ordinary_packets(frames: list[Ip], features: int) -> None
         assert (facts["type"], facts["size"], facts["segs"]) == (0, 0, 0)
         assert (facts["ip_summed"], facts["truesize"], facts["frames"]) == (1, 832, 1)
         assert part.ifindex == 1
+
+
+@MERGES
+def test_the_parts_know_what_routing_said(frames: list[Ip], features: int) -> None:
+    bench = GroBench(Net())
+    packet = merged(bench, frames, features)
+    route(packet, 0x10000000)
+    assert [route(part) for part in gro_split(packet, bench.net)] == [0x10000000] * 3
 
 
 def test_a_packet_that_is_not_merged_is_a_list_of_one() -> None:

@@ -263,6 +263,13 @@ def gso(SkBuff skb):
             "truesize": skb.ptr.truesize, "frames": frames}
 
 
+def route(SkBuff skb, rt_flags=None):
+    """Note a routing result (RTCF_*) in the packet, as IP does, or give what is noted."""
+    if rt_flags is not None:
+        skb.peek().rt_flags = rt_flags
+    return skb.peek().rt_flags
+
+
 def clone(SkBuff skb, GroBench bench):
     """Give a second handle on the packet's buffers, as a packet socket would take."""
     cdef sk_buff *copy = skb_clone(skb.peek(), bench.b.process_pool)

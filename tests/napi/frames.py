@@ -76,13 +76,14 @@ class Tcp(Ip):
     urgent: int = 0
     tcp_options: bytes = b""
     doff: int | None = None
+    reserved: int = 0
 
     protocol = 6
 
     def transport(self) -> bytes:
         doff = 5 + len(self.tcp_options) // 4 if self.doff is None else self.doff
         header = struct.pack(
-            "!HHIIBBHHH", self.sport, self.dport, self.seq & 0xFFFFFFFF, self.ack, doff << 4,
+            "!HHIIBBHHH", self.sport, self.dport, self.seq & 0xFFFFFFFF, self.ack, doff << 4 | self.reserved,
             self.flags, self.window, 0, self.urgent,
         )  # fmt: skip
         return self.checksummed(header + self.tcp_options + self.data, 16)

@@ -47,6 +47,13 @@ def test_a_full_bucket_pushes_out_its_oldest_packet(gro: Gro) -> None:
     assert [packet.ids for packet in gro.up()] == [[number] for number in range(1, 10)]
 
 
+def test_an_empty_bucket_is_not_in_the_bitmask(gro: Gro) -> None:
+    gro.feed(flow(0), hash=3)
+    assert gro.bench.bitmask == 1 << 3
+    gro.feed(*stream(Tcp(), [100, 100], last={"flags": 0x18})[1:], hash=3)
+    assert gro.bench.bitmask == 0
+
+
 def test_a_merge_does_not_make_a_packet_younger(gro: Gro) -> None:
     first = stream(Tcp(), [100, 100])
     gro.feed(first[0], *[flow(number) for number in range(1, 8)], first[1], flow(9))

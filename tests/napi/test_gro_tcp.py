@@ -64,10 +64,18 @@ def test_a_gap_completes_the_held_packet(gro: Gro) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"ack": 8}, {"window": 501}, {"tcp_options": b"\1\1\1\1"}, {"doff": 6}],
+    [
+        {"ack": 8},
+        {"window": 501},
+        {"tcp_options": b"\1\1\1\1"},
+        {"doff": 6},
+        {"reserved": 1},
+    ],
     ids=lambda change: next(iter(change)),
 )
-def test_ack_window_and_options_must_be_equal(gro: Gro, change: dict[str, object]) -> None:
+def test_ack_window_options_and_reserved_bits_must_be_equal(
+    gro: Gro, change: dict[str, object]
+) -> None:
     one, two = stream(Tcp(), [100] * 2)
     gro.feed(one, two.but(**change))
     assert [packet.ids for packet in gro.up()] == []
@@ -137,6 +145,14 @@ def test_the_merged_packet_stays_below_64_kib(gro: Gro) -> None:
     assert first.frames + second.frames == 90
 
 
+@pytest.mark.parametrize(("last", "sizes"), [(335, [46]), (336, [45, 1])])
+def test_65535_bytes_are_the_most_that_an_ip_packet_can_say(
+    gro: Gro, last: int, sizes: list[int]
+) -> None:
+    segments = stream(Tcp(), [1448] * 45 + [last])
+    assert gro.sizes(segments, ip_summed=CHECKSUM_UNNECESSARY) == sizes
+
+
 def test_a_wrong_checksum_is_passed_on_alone(gro: Gro) -> None:
     one, two, three = stream(Tcp(), [100] * 3)
     gro.feed(one, two.but(check=0x1234), two, three)
@@ -153,15 +169,23 @@ def test_a_checksum_found_right_needs_no_second_look(gro: Gro) -> None:
     assert [packet.ip_summed for packet in gro.flushed()] == [0, CHECKSUM_UNNECESSARY]
 
 
+def sum_of(segment: Tcp) -> int:
+    """Give what a NIC with CHECKSUM_COMPLETE gives: the sum from the IP header on."""
+    total = internet_checksum(segment.bytes()[14:]) ^ 0xFFFF
+    return int.from_bytes(total.to_bytes(2, "big"), "little")
+
+
 @pytest.mark.parametrize("wrong", [0, 1])
-def test_a_sum_over_the_packet_is_used(gro: Gro, wrong: int) -> None:
-    segments = stream(Tcp(), [100, 100])
-    for segment in segments:
-        packet = segment.bytes()[14:]
-        csum = int.from_bytes((internet_checksum(packet) ^ 0xFFFF).to_bytes(2, "big"), "little")
-        # A wrong sum is not the last word: the packet itself is looked at.
-        gro.feed(segment, ip_summed=CHECKSUM_COMPLETE, csum=csum ^ wrong)
+def test_a_sum_over_the_packet_is_used_but_not_the_last_word(gro: Gro, wrong: int) -> None:
+    for segment in stream(Tcp(), [100, 100]):
+        gro.feed(segment, ip_summed=CHECKSUM_COMPLETE, csum=sum_of(segment) ^ wrong)
     assert [packet.frames for packet in gro.flushed()] == [2]
+
+
+def test_a_sum_that_shows_a_wrong_checksum_is_believed(gro: Gro) -> None:
+    one = Tcp(check=0x1234)
+    gro.feed(one, ip_summed=CHECKSUM_COMPLETE, csum=sum_of(one))
+    assert gro.bench.counters["normal"] == 1
 
 
 @pytest.mark.parametrize("doff", [0, 4, 15])

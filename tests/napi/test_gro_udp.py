@@ -5,6 +5,7 @@ import pytest
 from netstack._checksum import internet_checksum
 from tests.napi.frames import Udp, address, datagrams
 from tests.napi.gro import (
+    CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
     NETIF_F_GRO,
@@ -141,9 +142,10 @@ def test_the_merged_packet_stays_below_64_kib(wanted: Gro, features: int) -> Non
     assert first.frames + second.frames == 60
 
 
-def test_a_datagram_without_checksum_is_passed_on_alone(wanted: Gro) -> None:
+@pytest.mark.parametrize("ip_summed", [CHECKSUM_NONE, CHECKSUM_UNNECESSARY])
+def test_a_datagram_without_checksum_is_passed_on_alone(wanted: Gro, ip_summed: int) -> None:
     one, two, three = datagrams(Udp(), [100] * 3)
-    wanted.feed(one, two.but(check=0), two, three)
+    wanted.feed(one, two.but(check=0), two, three, ip_summed=ip_summed)
     assert [packet.ids for packet in wanted.flushed()] == [[2], [1, 3, 4]]
 
 
