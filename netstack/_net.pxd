@@ -183,6 +183,7 @@ cdef struct net:
     void *ip                       # proto/_ip_output.pxd
     void *icmp                     # proto/_icmp.pxd
     void *udp                      # sock/_table.pxd, the table of the UDP protocol
+    void *protos                   # sock/_sock.pxd: a struct proto for each kind of socket [inetsw]
     u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of
     u32 nf_hooks                   # bit h: a Python hook is registered at hook h
     void *cpus[MAX_CPUS]          # softnet_data

@@ -1,0 +1,143 @@
+"""calls: make, bind, connect, shut down a socket, and list those of a host.
+
+Stage 8 of 8:  device driver irq napi netif nf proto [sock]
+In       arguments of Python              sock/_socket.pyx
+Out      the protocol's operations        proto/_udp.pyx
+Context  process context, with the GIL
+Kernel   inet_create(), inet_bind(), inet_dgram_connect(), inet_shutdown(), net/ipv4/af_inet.c
+"""
+
+from cpython.number cimport PyNumber_Index
+from libc.errno cimport (
+    EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, ENETDOWN, ENOTCONN, EPROTONOSUPPORT, ESOCKTNOSUPPORT,
+)
+from libc.string cimport strerror
+
+from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u16, u32
+from netstack._net cimport Net
+from netstack.sock._address cimport format_ipv4, parse_sockaddr
+from netstack.sock._sock cimport (
+    SOCKF_BINDADDR, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sock, sock_queued, sock_wake,
+)
+from netstack.sock._table cimport addr_is_ours, table_add, udp_table
+
+cdef enum:
+    AF_INET = 2
+
+
+cdef int fail(int errno) except -1:
+    """Raise the OSError of an errno, as the standard library does."""
+    raise OSError(errno, strerror(errno).decode())
+
+
+cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner) except NULL:
+    """Make a socket of a type and an IP protocol, 0 for the type's own. ``owner`` is the Socket object."""
+    cdef proto *prot = <proto *>net.ptr.protos
+    cdef bint known_type = False
+    cdef sock *sk
+    if prot == NULL:
+        raise OSError(ENETDOWN, "the host is closed, or has no protocols yet")
+    if family != AF_INET:
+        fail(EAFNOSUPPORT)
+    while prot != NULL and not (prot.type == <u32>type and protocol in (0, <int>prot.protocol)):
+        known_type = known_type or prot.type == <u32>type
+        prot = prot.next
+    if prot == NULL:
+        fail(EPROTONOSUPPORT if known_type else ESOCKTNOSUPPORT)
+    sk = sk_alloc(net.ptr, prot)
+    if sk == NULL:
+        raise MemoryError
+    sk.owner = owner
+    table_add(sk)
+    return sk
+
+
+cdef int inet_bind(sock *sk, object address) except -1:
+    """Take a local address. EADDRNOTAVAIL, EINVAL when bound already, EADDRINUSE."""
+    cdef u32 addr = 0
+    cdef u16 port = 0
+    cdef int rc
+    parse_sockaddr(address, "bind", &addr, &port)
+    if not sk.flags & SOCKF_FREEBIND and not addr_is_ours(sk.n, addr, sk.bound_dev_if):
+        fail(EADDRNOTAVAIL)
+    if sk.num:
+        fail(EINVAL)
+    rc = sk.prot.get_port(sk, addr, port)
+    if rc < 0:
+        fail(-rc)
+    if addr:
+        sk.flags |= SOCKF_BINDADDR
+    if addr >> 28 != 0xE and addr != <u32>0xFFFFFFFF:
+        sk.saddr = addr
+    return 0
+
+
+cdef int inet_connect(sock *sk, object address) except 1:
+    """Choose the peer: 0 or a negative errno."""
+    cdef u32 addr = 0
+    cdef u16 port = 0
+    parse_sockaddr(address, "connect", &addr, &port)
+    return sk.prot.connect(sk, addr, port)
+
+
+cdef int inet_shutdown(sock *sk, int how) except -1:
+    """Stop receiving (0), sending (1) or both (2), with ENOTCONN without a peer: done all the same."""
+    if not 0 <= how <= 2:
+        fail(EINVAL)
+    fetch_or32(&sk.shutdown, <u32>how + 1)
+    sock_wake(sk)
+    if not sk.flags & SOCKF_CONNECTED:
+        fail(ENOTCONN)
+    return 0
+
+
+cdef long long parse_timeout(object value) except? -2:
+    """Nanoseconds of a timeout in seconds; -1 for None."""
+    cdef double seconds
+    cdef long long ns
+    if value is None:
+        return -1
+    seconds = value if isinstance(value, float) else PyNumber_Index(value)
+    if seconds != seconds:
+        raise ValueError("Invalid value NaN (not a number)")
+    if seconds < 0:
+        raise ValueError("Timeout value out of range")
+    if seconds > 9.2e9:
+        raise OverflowError("timestamp too large to convert to C _PyTime_t")
+    ns = <long long>(seconds * 1e9)
+    return 1 if ns == 0 and seconds > 0 else ns
+
+
+cdef dict sock_info(sock *sk):
+    """What ``ss`` shows of a socket."""
+    return {
+        "proto": (<bytes>sk.prot.name).decode(),
+        "local": (format_ipv4(sk.rcv_saddr), sk.num),
+        "peer": (format_ipv4(sk.daddr), sk.dport) if sk.flags & SOCKF_CONNECTED else None,
+        "queued": sock_queued(sk),
+        "rmem": rmem_alloc(sk),
+        "rcvbuf": sk.rcvbuf,
+        "sndbuf": sk.sndbuf,
+        "forward_alloc": sk.forward_alloc,
+        "drops": load_acquire32(&sk.drops),
+        "inode": sk.ino,
+        "ifindex": sk.bound_dev_if,
+    }
+
+
+def sockets(Net net not None):
+    """List the sockets of a host that are open, newest first."""
+    cdef udp_table *table = <udp_table *>net.ptr.udp
+    cdef list found = []
+    cdef sock *sk
+    if table == NULL:
+        return found
+    # An object may be about to be freed while its socket is still in the list: the reference taken
+    # here keeps it alive.
+    spin_lock(&table.lock)
+    sk = table.all
+    while sk != NULL:
+        found.append(<object>sk.owner)
+        sk = sk.all_next
+    spin_unlock(&table.lock)
+    return found

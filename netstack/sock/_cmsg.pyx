@@ -1,0 +1,143 @@
+"""cmsg: ancillary data of recvmsg and sendmsg.
+
+Stage 8 of 8:  device driver irq napi netif nf proto [sock]
+In       what the queue kept of a datagram's headers  sock/_sock.pyx
+Out      (level, type, data) tuples       sock/_socket.pyx
+Context  process context, with the GIL
+Kernel   put_cmsg(), net/core/scm.c; ip_cmsg_recv_offset(), ip_cmsg_send(), net/ipv4/ip_sockglue.c
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EINVAL
+from libc.string cimport memcpy, memset
+
+from netstack._abi cimport htonl, htons, ntohl, u8, u16, u32
+from netstack._net cimport net_device
+from netstack.sock._calls cimport fail
+from netstack.sock._sock cimport (
+    SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_RXQ_OVFL,
+)
+
+cdef enum:
+    SOL_IP = 0
+    SOL_SOCKET = 1
+    SOL_UDP = 17
+    IP_TOS = 1
+    IP_TTL = 2
+    IP_PKTINFO = 8
+    IP_ORIGDSTADDR = 20
+    SO_RXQ_OVFL = 40
+    UDP_SEGMENT = 103
+    UDP_GRO = 104
+    MSG_CTRUNC = 8
+    CMSGHDR = 16                   # sizeof(struct cmsghdr)
+
+cdef struct in_pktinfo:            # <linux/in.h>
+    int ipi_ifindex
+    u32 ipi_spec_dst
+    u32 ipi_addr
+
+cdef struct sockaddr_in:
+    u16 sin_family
+    u16 sin_port
+    u32 sin_addr
+    u8 sin_zero[8]
+
+
+cdef int put(list out, Py_ssize_t *room, int *msg_flags, int level, int kind, const void *data,
+             Py_ssize_t size) except -1:
+    """Append one message as far as there is room for it, header included. [put_cmsg()]"""
+    if room[0] < CMSGHDR:
+        msg_flags[0] |= MSG_CTRUNC
+        return 0
+    if room[0] < CMSGHDR + size:
+        msg_flags[0] |= MSG_CTRUNC
+        size = room[0] - CMSGHDR
+    out.append((level, kind, PyBytes_FromStringAndSize(<const char *>data, size)))
+    room[0] -= min(room[0], (CMSGHDR + size + 7) & ~<Py_ssize_t>7)
+    return 0
+
+
+cdef u32 spec_dst(sock *sk, const sock_skb_cb *cb) noexcept:
+    """The address of ours that a reply should come from. [fib_compute_spec_dst()]"""
+    cdef net_device *dev
+    cdef u32 i
+    if cb.ifindex == 0 or cb.ifindex > sk.n.nr_devices or sk.n.devices[cb.ifindex - 1] == NULL:
+        return cb.daddr
+    dev = sk.n.devices[cb.ifindex - 1]
+    if cb.daddr >> 28 != 0xE and cb.daddr != <u32>0xFFFFFFFF:
+        for i in range(dev.nr_addrs):
+            if cb.daddr != dev.addr[i].local and cb.daddr == dev.addr[i].local | ~dev.addr[i].mask:
+                return dev.addr[i].local
+        return cb.daddr
+    return dev.addr[0].local if dev.nr_addrs else cb.daddr
+
+
+cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, u32 gso_size, Py_ssize_t room, int *msg_flags):
+    """Make the list of recvmsg(): what the socket asked for, in the kernel's order."""
+    cdef list out = []
+    cdef u32 flags = sk.flags
+    cdef in_pktinfo info
+    cdef sockaddr_in dst
+    cdef int number
+    if flags & SOCKF_RXQ_OVFL and cb.dropcount:
+        put(out, &room, msg_flags, SOL_SOCKET, SO_RXQ_OVFL, &cb.dropcount, sizeof(u32))
+    if flags & SOCKF_GRO and gso_size:
+        number = <int>gso_size
+        put(out, &room, msg_flags, SOL_UDP, UDP_GRO, &number, sizeof(int))
+    if flags & SOCKF_PKTINFO:
+        info.ipi_ifindex = <int>cb.ifindex
+        info.ipi_spec_dst = htonl(spec_dst(sk, cb))
+        info.ipi_addr = htonl(cb.daddr)
+        put(out, &room, msg_flags, SOL_IP, IP_PKTINFO, &info, sizeof(in_pktinfo))
+    if flags & SOCKF_RECVTTL:
+        number = cb.ttl
+        put(out, &room, msg_flags, SOL_IP, IP_TTL, &number, sizeof(int))
+    if flags & SOCKF_RECVTOS:
+        put(out, &room, msg_flags, SOL_IP, IP_TOS, &cb.tos, 1)
+    if flags & SOCKF_RECVORIGDSTADDR:
+        memset(&dst, 0, sizeof(dst))
+        dst.sin_family = 2         # AF_INET
+        dst.sin_port = htons(cb.dport)
+        dst.sin_addr = htonl(cb.daddr)
+        put(out, &room, msg_flags, SOL_IP, IP_ORIGDSTADDR, &dst, sizeof(sockaddr_in))
+    return out
+
+
+cdef int small_int(bytes data, int *value) except -1:
+    """Read an int, or, as Linux allows for TOS, one byte."""
+    if len(data) == sizeof(int):
+        memcpy(value, <const char *>data, sizeof(int))
+    elif len(data) == 1:
+        value[0] = (<const u8 *><const char *>data)[0]
+    else:
+        fail(EINVAL)
+    return 0
+
+
+cdef int get_cmsgs(object ancdata, sock_msg *msg) except -1:
+    """Read the control messages of sendmsg(). [ip_cmsg_send(), udp_cmsg_send()]"""
+    cdef in_pktinfo info
+    cdef int level, kind
+    cdef bytes data
+    cdef u16 size
+    for level, kind, value in ancdata:
+        data = bytes(value)
+        if level == SOL_IP and kind == IP_TTL and len(data) == sizeof(int):
+            small_int(data, &msg.ttl)
+            if not 1 <= msg.ttl <= 255:
+                fail(EINVAL)
+        elif level == SOL_IP and kind == IP_TOS:
+            small_int(data, &msg.tos)
+            if not 0 <= msg.tos <= 255:
+                fail(EINVAL)
+        elif level == SOL_IP and kind == IP_PKTINFO and len(data) == sizeof(in_pktinfo):
+            memcpy(&info, <const char *>data, sizeof(in_pktinfo))
+            msg.saddr = ntohl(info.ipi_spec_dst)
+            msg.ifindex = <u32>info.ipi_ifindex
+        elif level == SOL_UDP and kind == UDP_SEGMENT and len(data) == sizeof(u16):
+            memcpy(&size, <const char *>data, sizeof(u16))
+            msg.gso_size = size
+        else:
+            fail(EINVAL)
+    return 0

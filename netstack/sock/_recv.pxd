@@ -1,0 +1,61 @@
+"""From the receive queue to Python's objects; see ``_recv.pyx``."""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.string cimport memcpy
+
+from netstack._abi cimport u8, u32
+from netstack._net cimport SLOT_PROCESS, mib_inc
+from netstack._skb cimport sk_buff, skb_copy_bits
+from netstack.sock._sock cimport sock, sock_peeked, sock_read
+
+cdef extern from "Python.h":
+    PyObject *PyBytes_FromStringAndSize(const char *data, Py_ssize_t size)
+    char *PyBytes_AS_STRING(PyObject *o)
+
+cdef enum:
+    MSG_PEEK = 2                   # <bits/socket.h>
+    MSG_TRUNC = 0x20
+    MSG_DONTWAIT = 0x40
+    MSG_ERRQUEUE = 0x2000
+
+cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL
+cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssize_t room,
+                        Py_ssize_t ancbufsize, int flags)
+
+
+cdef inline Py_ssize_t copy_out(sk_buff *skb, char *to, Py_ssize_t size) noexcept:
+    """Copy a datagram, at most ``size`` bytes of it; give how many."""
+    if size > <Py_ssize_t>skb.len:
+        size = skb.len
+    if skb.data_len == 0:
+        memcpy(to, skb.data, size)
+        return size
+    return skb_copy_bits(skb, 0, <u8 *>to, <u32>size)
+
+cdef inline void recv_end(sock *sk, sk_buff *skb, int flags) noexcept:
+    """End what sock_first() gave, or leave it where it is when it was only looked at. Unlocks."""
+    if flags & MSG_PEEK:
+        sock_peeked(sk)
+    else:
+        mib_inc(sk.n, SLOT_PROCESS, sk.prot.in_datagrams)
+        sock_read(sk, skb)
+
+cdef inline bytes take_bytes(sock *sk, sk_buff *skb, Py_ssize_t size, int flags):
+    """Make bytes of a datagram, at most ``size``, and end it. Unlocks."""
+    cdef PyObject *data
+    if size > <Py_ssize_t>skb.len:
+        size = skb.len
+    if skb.data_len == 0:
+        data = PyBytes_FromStringAndSize(<char *>skb.data, size)
+    else:
+        data = PyBytes_FromStringAndSize(NULL, size)
+        if data != NULL:
+            copy_out(skb, PyBytes_AS_STRING(data), size)
+    if data == NULL:
+        sock_peeked(sk)
+        raise MemoryError
+    recv_end(sk, skb, flags)
+    value = <bytes>data
+    Py_XDECREF(data)
+    return value

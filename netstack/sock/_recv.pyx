@@ -1,0 +1,79 @@
+"""recv: from the receive queue to Python's objects.
+
+Stage 8 of 8:  device driver irq napi netif nf proto [sock]
+In       the oldest datagram              sock/_sock.pyx
+Out      bytes, ancillary data            sock/_socket.pyx
+Context  process context; the GIL is released to wait
+Kernel   __skb_recv_udp(), udp_recvmsg(), net/ipv4/udp.c
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EBADF, ETIMEDOUT
+
+from netstack._abi cimport load_acquire32, monotonic_ns, u64
+from netstack.sock._calls cimport fail
+from netstack.sock._cmsg cimport put_cmsgs
+from netstack.sock._sock cimport (
+    RCV_SHUTDOWN, SOCK_CB, SOCKF_CLOSED, sock_first, sock_has_data, sock_skb_cb, sock_take_err, sock_wait,
+)
+
+
+cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
+    """Report an error, say that nothing is there, or wait until something is.
+
+    The oldest datagram with the reader's lock held; NULL when no more will come. ``timeout`` in ns: 0 is
+    not to wait, -1 as long as SO_RCVTIMEO says, which like MSG_DONTWAIT ends in BlockingIOError.
+    """
+    cdef sk_buff *skb
+    cdef u64 until = 0
+    cdef u32 err
+    cdef int rc
+    if timeout > 0:
+        until = monotonic_ns() + <u64>timeout
+    elif timeout < 0 and sk.rcvtimeo:
+        until = monotonic_ns() + sk.rcvtimeo
+    while True:
+        if load_acquire32(&sk.flags) & SOCKF_CLOSED:
+            fail(EBADF)
+        err = sock_take_err(sk)
+        if err:
+            fail(<int>err)
+        if not flags & MSG_ERRQUEUE:           # the queue of errors is always empty
+            skb = sock_first(sk)
+            if skb != NULL:
+                return skb
+        if timeout == 0 or (timeout < 0 and flags & (MSG_DONTWAIT | MSG_ERRQUEUE)):
+            fail(EAGAIN)
+        if timeout < 0 and load_acquire32(&sk.shutdown) & RCV_SHUTDOWN:
+            return NULL
+        with nogil:
+            rc = sock_wait(sk, until)
+        PyErr_CheckSignals()
+        if rc == ETIMEDOUT or (until and monotonic_ns() >= until and not sock_has_data(sk)):
+            if timeout < 0:
+                fail(EAGAIN)
+            raise TimeoutError("timed out")
+
+
+cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssize_t room,
+                        Py_ssize_t ancbufsize, int flags):
+    """Make (data or size, ancillary data, flags) of what sock_first() gave, and end that.
+
+    Without ``views`` the data is bytes, at most ``room``; else it goes into the ``n`` views, which have
+    that much room together.
+    """
+    cdef sock_skb_cb cb = SOCK_CB(skb)[0]
+    cdef u32 size = skb.len
+    cdef u32 gso_size = skb.gso_size if skb.gso_type else 0
+    cdef int msg_flags = MSG_TRUNC if <Py_ssize_t>size > room else 0
+    cdef u32 offset = 0
+    cdef int i
+    if views != NULL:
+        for i in range(n):
+            offset += skb_copy_bits(skb, offset, <u8 *>views[i].buf,
+                                    <u32>min(views[i].len, <Py_ssize_t>size))
+        recv_end(sk, skb, flags)
+        data = size if flags & MSG_TRUNC else offset
+    else:
+        data = take_bytes(sk, skb, room, flags)
+    return data, put_cmsgs(sk, &cb, gso_size, ancbufsize, &msg_flags), msg_flags

@@ -1,0 +1,10 @@
+"""Sending, from Python's buffers to the protocol; see ``_send.pyx``."""
+
+from netstack.sock._sock cimport sock, sock_msg
+
+cdef enum:
+    MAX_VIEWS = 64                 # buffers of one sendmsg or recvmsg_into
+
+cdef void empty_message(sock_msg *msg) noexcept
+cdef Py_ssize_t send_buffer(sock *sk, object data, int flags, sock_msg *msg) except -1
+cdef Py_ssize_t send_buffers(sock *sk, object buffers, object ancdata, int flags, object address) except -1

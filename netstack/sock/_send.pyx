@@ -1,0 +1,89 @@
+"""send: from Python's buffers to the protocol.
+
+Stage 8 of 8:  device driver irq napi netif nf proto [sock]
+In       bytes and addresses              sock/_socket.pyx
+Out      a sock_msg for the protocol      proto/_udp_out.pyx
+Context  process context; the GIL is released for the protocol, which may write to the wire
+Kernel   sock_sendmsg(), net/socket.c; inet_sendmsg(), net/ipv4/af_inet.c
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact
+from libc.errno cimport EMSGSIZE, EOPNOTSUPP
+from libc.string cimport memset
+
+from netstack._abi cimport u8
+from netstack.sock._address cimport parse_sockaddr
+from netstack.sock._calls cimport fail
+from netstack.sock._cmsg cimport get_cmsgs
+from netstack.sock._sock cimport sock_iov
+
+cdef enum:
+    MSG_OOB = 1
+    MSG_MORE = 0x8000
+
+
+cdef void empty_message(sock_msg *msg) noexcept:
+    memset(msg, 0, sizeof(sock_msg))
+    msg.ttl = -1
+    msg.tos = -1
+
+
+cdef Py_ssize_t send_message(sock *sk, sock_msg *msg, int flags) except -1:
+    """Hand a message to the protocol: the bytes sent."""
+    cdef int rc
+    if flags & (MSG_OOB | MSG_MORE):
+        fail(EOPNOTSUPP)
+    with nogil:
+        rc = sk.prot.sendmsg(sk, msg)
+    if rc < 0:
+        fail(-rc)
+    return <Py_ssize_t>msg.len
+
+
+cdef Py_ssize_t send_buffer(sock *sk, object data, int flags, sock_msg *msg) except -1:
+    """Send one bytes-like object; ``msg`` says where to."""
+    cdef sock_iov iov
+    cdef Py_buffer view
+    msg.iov = &iov
+    msg.nr_iov = 1
+    if PyBytes_CheckExact(data):
+        iov.base = <const u8 *>PyBytes_AS_STRING(data)
+        msg.len = iov.len = len(<bytes>data)
+        return send_message(sk, msg, flags)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        iov.base = <const u8 *>view.buf
+        msg.len = iov.len = view.len
+        return send_message(sk, msg, flags)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef Py_ssize_t send_buffers(sock *sk, object buffers, object ancdata, int flags, object address) except -1:
+    """Send several bytes-like objects as one datagram, with control messages."""
+    cdef Py_buffer views[MAX_VIEWS]
+    cdef sock_iov iov[MAX_VIEWS]
+    cdef sock_msg msg
+    cdef int n = 0
+    empty_message(&msg)
+    msg.iov = iov
+    try:
+        for buffer in buffers:
+            if n == MAX_VIEWS:
+                raise OSError(EMSGSIZE, f"sendmsg() takes at most {MAX_VIEWS} buffers")
+            PyObject_GetBuffer(buffer, &views[n], PyBUF_SIMPLE)
+            iov[n].base = <const u8 *>views[n].buf
+            iov[n].len = views[n].len
+            msg.len += iov[n].len
+            n += 1
+        msg.nr_iov = n
+        get_cmsgs(ancdata, &msg)
+        if address is not None:
+            parse_sockaddr(address, "sendmsg", &msg.daddr, &msg.dport)
+            msg.has_addr = True
+        return send_message(sk, &msg, flags)
+    finally:
+        while n:
+            n -= 1
+            PyBuffer_Release(&views[n])

@@ -1,0 +1,263 @@
+"""struct sock: one socket as the data path sees it; see ``_sock.pyx``.
+
+Three parties touch a socket, and each has cache lines of its own: the lookup (any CPU, reads), the
+producer (a CPU in softirq, or process context; holds ``lock``) and the consumer (an application;
+holds ``reader_lock``). Addresses and ports are in host order.
+"""
+
+from netstack._abi cimport (
+    fence, load_acquire32, load_relaxed64, prefetch, spin_lock, spin_unlock, store_release32,
+    u8, u16, u32, u64,
+)
+from netstack._net cimport net
+from netstack._skb cimport SKB_CB, sk_buff, sk_buff_head
+from netstack.napi._napi cimport softnet_data
+
+
+cdef enum:
+    SOCK_STREAM = 1                # <bits/socket_type.h>
+    SOCK_DGRAM = 2
+    SOCK_RAW = 3
+    SOCK_MIN_RCVBUF = 2304         # 2048 + sizeof(sk_buff)
+    SOCK_MIN_SNDBUF = 4608
+    SOCK_BATCH = 32                # packets an application reads before they are given back
+    UDP_MAX_PAYLOAD = 65507
+    MAX_IOV = 1024                 # IOV_MAX
+
+cdef enum sock_flags:
+    SOCKF_REUSEADDR = 1
+    SOCKF_REUSEPORT = 2
+    SOCKF_BROADCAST = 4
+    SOCKF_CONNECTED = 8            # TCP_ESTABLISHED, which for UDP means: has a peer
+    SOCKF_BOUND = 0x10             # in a table
+    SOCKF_BINDADDR = 0x20          # the user chose the address (SOCK_BINDADDR_LOCK)
+    SOCKF_RXQ_OVFL = 0x40
+    SOCKF_PKTINFO = 0x80           # IP_PKTINFO: tell where each packet came in
+    SOCKF_RECVTTL = 0x100
+    SOCKF_RECVTOS = 0x200
+    SOCKF_NO_CHECK = 0x400         # SO_NO_CHECK: send with checksum 0
+    SOCKF_GRO = 0x800              # UDP_GRO: merged packets may be read whole
+    SOCKF_RECVORIGDSTADDR = 0x1000
+    SOCKF_FREEBIND = 0x4000
+    SOCKF_CLOSED = 0x8000          # close() has begun: nobody waits any more
+
+cdef enum pmtudisc_values:         # <linux/in.h>
+    IP_PMTUDISC_DONT = 0
+    IP_PMTUDISC_WANT = 1
+    IP_PMTUDISC_DO = 2
+    IP_PMTUDISC_PROBE = 3
+
+cdef enum sock_shutdown:
+    RCV_SHUTDOWN = 1
+    SEND_SHUTDOWN = 2
+
+cdef enum sock_result:
+    SOCK_QUEUED = 0
+    SOCK_RCVBUFF = 1               # SO_RCVBUF is used up
+    SOCK_PROTO_MEM = 2             # the protocol's memory is used up
+
+cdef struct sock
+cdef struct proto
+
+cdef struct sock_skb_cb:           # skb.cb from the lookup to the reader
+    sock *sk                       # the socket that `peek` found
+    u32 saddr                      # what recvfrom and control messages tell
+    u32 daddr
+    u16 sport
+    u16 dport
+    u8 csum_unchecked              # the checksum is still to be verified, by the reader
+    u8 ttl
+    u8 tos
+    u32 ifindex
+    u32 truesize                   # charged to the socket
+    u32 dropcount                  # drops when it was queued (SO_RXQ_OVFL)
+
+cdef struct sock_iov:
+    const u8 *base
+    size_t len
+
+cdef struct sock_msg:              # what a protocol's sendmsg is given
+    sock_iov *iov
+    u32 nr_iov
+    size_t len                     # bytes in all
+    bint has_addr
+    u32 daddr
+    u16 dport
+    int ttl                        # of a control message; -1 for none
+    int tos
+    u32 saddr                      # IP_PKTINFO; 0 for none
+    u32 ifindex
+    u32 gso_size                   # UDP_SEGMENT; 0 for none
+
+cdef struct sock_reuseport:        # sockets that share address and port [struct sock_reuseport]
+    u32 num
+    u32 max
+    sock_reuseport *retired        # the smaller ones it has replaced, freed with it
+    sock *socks[1]                 # [max]
+
+cdef struct proto:
+    # What a protocol does with its sockets, one for each host. [struct proto: sk_prot]
+    const char *name
+    proto *next                    # n.protos
+    net *n
+    void *table
+    u32 type                       # SOCK_*
+    u32 protocol                   # IPPROTO_*
+    int in_datagrams               # the counter of what applications have read
+    # 0 or a negative errno, all of them.
+    int (*get_port)(sock *sk, u32 addr, u16 port) noexcept nogil
+    int (*connect)(sock *sk, u32 addr, u16 port) noexcept nogil
+    int (*sendmsg)(sock *sk, sock_msg *msg) noexcept nogil
+    int (*setsockopt)(sock *sk, int name, int value) noexcept nogil      # of the protocol's own level
+    int (*getsockopt)(sock *sk, int name, int *value) noexcept nogil
+    void (*unhash)(sock *sk) noexcept nogil
+    # Verify what was left for the reader. False: the packet is bad; it has been counted.
+    bint (*complete)(sock *sk, sk_buff *skb) noexcept nogil
+
+cdef struct sock:
+    # The lookup.
+    sock *next                     # same port
+    u32 rcv_saddr                  # bound address, 0 for any
+    u32 daddr                      # connected peer, 0 for none
+    u16 num                        # bound port
+    u16 dport
+    u32 bound_dev_if
+    u32 flags                      # SOCKF_*
+    u32 err                        # so_error: an errno that the next call reports
+    u32 shutdown
+    u32 rcvbuf
+    sock_reuseport *reuse
+    proto *prot
+    net *n
+    # The producer.
+    u32 lock
+    u32 drops                      # sk_drops
+    sk_buff_head receive_queue
+    u64 rmem_in                    # truesize ever queued; rmem_alloc = rmem_in - rmem_out
+    u64 forward_alloc              # bytes taken from the protocol's memory and not used
+    softnet_data *wake_sd          # the CPU that has this socket in its wake_list
+    sock *wake_next
+    # The consumer.
+    u32 reader_lock
+    u32 nr_dead                    # read, but not given back yet
+    sk_buff_head reader_queue
+    sk_buff *dead
+    u64 dead_frames
+    u64 deficit                    # truesize of the dead
+    u64 rmem_out                   # truesize ever released
+    # Sleepers and pollers.
+    u32 sleeping                   # futex word: 1 while a thread sleeps, or is about to
+    u32 signalled                  # the eventfd has been written and not read
+    int efd                        # made by fileno(); -1 until then
+    u32 spin_ns                    # how long a wait tends to take
+    # Settings the data path does not touch.
+    u32 sndbuf
+    u32 saddr                      # address that getsockname tells
+    u32 ttl                        # 0: net.ipv4.ip_default_ttl
+    u32 tos
+    u32 mc_ttl
+    u32 pmtudisc                   # IP_PMTUDISC_*
+    u32 gso_size                   # UDP_SEGMENT
+    u32 busy_poll_us
+    u64 rcvtimeo                   # ns, 0 for none
+    u64 sndtimeo
+    sock *all_next                 # every socket of the host
+    sock *all_prev
+    void *owner                    # the Socket object, borrowed: it outlives its place in the list
+    u64 ino                        # a number that names it
+
+
+cdef sock *sk_alloc(net *n, proto *prot) noexcept
+cdef void sk_close(sock *sk) noexcept nogil
+cdef void sk_free(sock *sk) noexcept nogil
+
+cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
+cdef void sock_data_ready(sock *sk, softnet_data *sd) noexcept nogil
+cdef void sock_wake(sock *sk) noexcept nogil
+cdef void sock_wake_all(softnet_data *sd) noexcept nogil
+cdef void sock_set_err(sock *sk, u32 err) noexcept nogil
+cdef u32 sock_take_err(sock *sk) noexcept nogil
+
+cdef sk_buff *sock_splice(sock *sk) noexcept nogil
+cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil
+cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil
+cdef void sock_flush(sock *sk) noexcept nogil
+cdef int sock_wait(sock *sk, u64 until) noexcept nogil
+cdef int sock_poll_fd(sock *sk) except -1
+cdef void sock_sync_fd(sock *sk) noexcept nogil
+
+
+cdef inline sock_skb_cb *SOCK_CB(sk_buff *skb) noexcept nogil:
+    return <sock_skb_cb *>skb.cb
+
+cdef inline u32 sock_queued(sock *sk) noexcept nogil:
+    """Datagrams that the ledger counts as queued: those not read, and those read but not given back."""
+    return (load_acquire32(&sk.receive_queue.qlen) + load_acquire32(&sk.reader_queue.qlen)
+            + load_acquire32(&sk.nr_dead))
+
+cdef inline u64 rmem_alloc(sock *sk) noexcept nogil:
+    """Bytes of truesize charged to the socket."""
+    return load_relaxed64(&sk.rmem_in) - load_relaxed64(&sk.rmem_out)
+
+cdef inline bint sock_has_data(sock *sk) noexcept nogil:
+    """True while a datagram is queued. A splice fills reader_queue before it empties the other."""
+    return load_acquire32(&sk.receive_queue.qlen) != 0 or load_acquire32(&sk.reader_queue.qlen) != 0
+
+cdef inline bint sock_readable(sock *sk) noexcept nogil:
+    """True when a receive would return at once: poll(2)'s POLLIN and POLLERR."""
+    return (sock_has_data(sk) or load_acquire32(&sk.err) != 0
+            or load_acquire32(&sk.shutdown) & RCV_SHUTDOWN != 0
+            or load_acquire32(&sk.flags) & SOCKF_CLOSED != 0)
+
+# Reading, a datagram at a time: sock_first() locks and gives it, then sock_peeked() or sock_read() unlocks.
+
+cdef inline void sock_read_end(sock *sk) noexcept nogil:
+    """The rarer half of sock_read(): give back what was read, unsignal an emptied queue, unlock."""
+    sock_flush(sk)
+    if sk.efd >= 0:
+        sock_sync_fd(sk)
+    spin_unlock(&sk.reader_lock)
+
+cdef inline sk_buff *sock_first(sock *sk) noexcept nogil:
+    """Give the oldest datagram, with reader_lock held; NULL, without the lock, when there is none."""
+    cdef sk_buff *skb
+    spin_lock(&sk.reader_lock)
+    skb = sk.reader_queue.first
+    if skb == NULL:
+        skb = sock_splice(sk)
+    while skb != NULL and SOCK_CB(skb).csum_unchecked and not sk.prot.complete(sk, skb):
+        skb = sock_drop_bad(sk, skb)
+    if skb == NULL:
+        sock_read_end(sk)
+    return skb
+
+cdef inline void sock_peeked(sock *sk) noexcept nogil:
+    """Leave the datagram that sock_first() gave in the queue."""
+    spin_unlock(&sk.reader_lock)
+
+cdef inline void sock_pop(sock *sk, sk_buff *skb) noexcept nogil:
+    """Take the first datagram off reader_queue, and load what the next call will read."""
+    cdef sk_buff *following = skb.next
+    sk.reader_queue.first = following
+    store_release32(&sk.reader_queue.qlen, sk.reader_queue.qlen - 1)
+    if following != NULL:
+        prefetch(following.data)
+        prefetch(<u8 *>following + 64)
+        prefetch(<u8 *>following + 128)
+        prefetch(following.next)
+
+cdef inline void sock_read(sock *sk, sk_buff *skb) noexcept nogil:
+    """End the datagram that sock_first() gave: an application has it. Unlocks."""
+    sock_pop(sk, skb)
+    sk.deficit += SOCK_CB(skb).truesize
+    if skb.frag_list == NULL and skb.owner == NULL and load_acquire32(&skb.dataref) == 1:
+        sk.dead_frames += skb.frames
+        skb.next = sk.dead
+        sk.dead = skb
+        sk.nr_dead += 1
+    else:
+        sock_end_odd(sk, skb)
+    if sk.nr_dead >= SOCK_BATCH or sk.deficit >= sk.rcvbuf >> 2 or sk.reader_queue.first == NULL:
+        sock_read_end(sk)
+    else:
+        spin_unlock(&sk.reader_lock)

@@ -1,0 +1,370 @@
+"""socket: what an application calls.
+
+Stage 8 of 8:  device driver irq napi netif nf proto [sock]
+In       datagrams in the receive queue   sock/_sock.pyx
+Out      bytes and addresses; datagrams to send  the application, proto/_udp_out.pyx
+Context  process context, any thread; holds the GIL except while it waits or sends
+Kernel   inet_dgram_ops: inet_bind(), inet_recvmsg(), inet_sendmsg(), net/ipv4/af_inet.c
+
+A datagram that waits is read without a system call: one lock, one copy, one tuple that is kept for
+as long as the peer stays the same. Names, results and errors are those of the standard library's
+socket module; ``netstack/socket.py`` adds what that module writes in Python.
+"""
+
+import warnings
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
+
+from netstack._abi cimport load_acquire32, u16, u32, u64
+from netstack._net cimport Net
+from netstack._skb cimport sk_buff
+from netstack.sock._address cimport make_sockaddr, parse_sockaddr
+from netstack.sock._calls cimport (
+    fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
+)
+from netstack.sock._options cimport get_option, set_option_value
+from netstack.sock._recv cimport (
+    MSG_ERRQUEUE, MSG_TRUNC, copy_out, recv_end, recv_message, recv_wait, take_bytes,
+)
+from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
+from netstack.sock._sock cimport (
+    SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_first, sock_msg, sock_poll_fd, sock_skb_cb,
+)
+
+cdef enum:
+    AF_INET = 2
+    SOCK_NONBLOCK = 0x800
+
+cdef object missing = object()
+
+
+cdef class Socket:
+    """A socket of one host. ``netstack.socket.socket`` is the class to use."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.timeout_ns = -1
+
+    def __init__(self, Net net not None, int family=2, int type=2, int proto=0):
+        if self.memory != NULL:
+            raise RuntimeError("a socket can't be made twice")
+        self.net_object = net
+        self.asked_proto = proto
+        self.memory = self.sk = inet_create(net, family, type & 0xF, proto, <void *>self)
+        if type & SOCK_NONBLOCK:
+            self.timeout_ns = 0
+
+    def __del__(self):
+        if self.sk != NULL:
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:
+                self.close()
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(PEERS):
+            Py_XDECREF(self.peers[i])
+        if self.memory != NULL:
+            sk_free(self.memory)
+
+    cdef sock *open(self) except NULL:
+        """Give the sock, or raise EBADF when the socket, or its host, is closed."""
+        if self.sk == NULL or self.sk.flags & SOCKF_CLOSED:
+            fail(EBADF)
+        return self.sk
+
+    # ---- addresses
+
+    def bind(self, address, /):
+        """Take a local address. Port 0 asks for a free one. Ports below 1024 need no privilege here."""
+        inet_bind(self.open(), address)
+
+    def connect(self, address, /):
+        """Choose the peer: send() goes to it, and only its datagrams are received."""
+        cdef int rc = inet_connect(self.open(), address)
+        if rc < 0:
+            fail(-rc)
+
+    def connect_ex(self, address, /):
+        """Like connect(), but give the errno instead of raising it."""
+        return -inet_connect(self.open(), address)
+
+    def getsockname(self):
+        """Give the local address."""
+        cdef sock *sk = self.open()
+        return make_sockaddr(sk.rcv_saddr if sk.rcv_saddr else sk.saddr, sk.num)
+
+    def getpeername(self):
+        """Give the peer's address."""
+        cdef sock *sk = self.open()
+        if sk.dport == 0:
+            fail(ENOTCONN)
+        return make_sockaddr(sk.daddr, sk.dport)
+
+    # ---- receiving
+
+    cdef sk_buff *first(self, int flags) except? NULL:
+        """Give the oldest datagram with the reader's lock held; NULL when no more will come.
+
+        What follows until recv_end() must not let another thread run Python.
+        """
+        cdef sock *sk = self.sk
+        cdef sk_buff *skb
+        if sk != NULL and load_acquire32(&sk.err) == 0 and not flags & MSG_ERRQUEUE:
+            skb = sock_first(sk)
+            if skb != NULL:
+                return skb
+        return recv_wait(self.open(), self.timeout_ns, flags)
+
+    cdef object peer_of(self, u32 addr, u16 port):
+        """Give the (host, port) tuple of a peer, the one of last time if it is still kept."""
+        cdef u64 key = <u64>addr << 16 | port
+        cdef u32 at = <u32>(key * <u64>0x9E3779B97F4A7C15 >> 61)
+        cdef PyObject *old = self.peers[at]
+        if old != NULL and self.peer_keys[at] == key:
+            return <object>old
+        peer = make_sockaddr(addr, port)
+        Py_INCREF(peer)
+        self.peers[at] = <PyObject *>peer
+        self.peer_keys[at] = key
+        Py_XDECREF(old)
+        return peer
+
+    def recv(self, Py_ssize_t bufsize, int flags=0, /):
+        """Receive a datagram, at most ``bufsize`` bytes of it."""
+        cdef sk_buff *skb
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        skb = self.first(flags)
+        if skb == NULL:
+            return b""
+        return take_bytes(self.memory, skb, bufsize, flags)
+
+    def recvfrom(self, Py_ssize_t bufsize, int flags=0, /):
+        """Receive a datagram and the address it came from."""
+        cdef sk_buff *skb
+        cdef u32 addr
+        cdef u16 port
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
+        skb = self.first(flags)
+        if skb == NULL:
+            return b"", None
+        addr = SOCK_CB(skb).saddr
+        port = SOCK_CB(skb).sport
+        data = take_bytes(self.memory, skb, bufsize, flags)
+        return data, self.peer_of(addr, port)
+
+    def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
+        """Receive a datagram into a writable buffer; give its length."""
+        cdef u32 addr = 0
+        cdef u16 port = 0
+        cdef bint came
+        return self.read_into(buffer, nbytes, flags, "recv_into", &addr, &port, &came)
+
+    def recvfrom_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
+        """Receive a datagram into a writable buffer; give its length and the address it came from."""
+        cdef u32 addr = 0
+        cdef u16 port = 0
+        cdef bint came
+        size = self.read_into(buffer, nbytes, flags, "recvfrom_into", &addr, &port, &came)
+        return size, self.peer_of(addr, port) if came else None
+
+    cdef Py_ssize_t read_into(self, object buffer, Py_ssize_t nbytes, int flags, str name, u32 *addr,
+                              u16 *port, bint *came) except -1:
+        cdef Py_buffer view
+        cdef sk_buff *skb
+        cdef Py_ssize_t size = 0
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            if nbytes < 0:
+                raise ValueError(f"negative buffersize in {name}")
+            if nbytes > view.len:
+                raise ValueError("buffer too small for requested bytes")
+            skb = self.first(flags)
+            came[0] = skb != NULL
+            if skb != NULL:
+                size = copy_out(skb, <char *>view.buf, nbytes if nbytes else view.len)
+                if flags & MSG_TRUNC:
+                    size = skb.len
+                addr[0] = SOCK_CB(skb).saddr
+                port[0] = SOCK_CB(skb).sport
+                recv_end(self.memory, skb, flags)
+        finally:
+            PyBuffer_Release(&view)
+        return size
+
+    def recvmsg(self, Py_ssize_t bufsize, Py_ssize_t ancbufsize=0, int flags=0, /):
+        """Receive a datagram: (data, ancillary data, flags, address)."""
+        cdef sk_buff *skb
+        cdef sock_skb_cb cb
+        if bufsize < 0:
+            raise ValueError("negative buffer size in recvmsg()")
+        if ancbufsize < 0:
+            raise ValueError("invalid ancillary data buffer length")
+        skb = self.first(flags)
+        if skb == NULL:
+            return b"", [], 0, None
+        cb = SOCK_CB(skb)[0]
+        data, ancillary, msg_flags = recv_message(self.memory, skb, NULL, 0, bufsize, ancbufsize, flags)
+        return data, ancillary, msg_flags, self.peer_of(cb.saddr, cb.sport)
+
+    def recvmsg_into(self, buffers, Py_ssize_t ancbufsize=0, int flags=0, /):
+        """Receive a datagram into several writable buffers: (bytes, ancillary data, flags, address)."""
+        cdef Py_buffer views[MAX_VIEWS]
+        cdef sock_skb_cb cb
+        cdef sk_buff *skb
+        cdef Py_ssize_t room = 0
+        cdef int n = 0
+        try:
+            for buffer in buffers:
+                if n == MAX_VIEWS:
+                    raise OSError(EMSGSIZE, f"recvmsg_into() takes at most {MAX_VIEWS} buffers")
+                PyObject_GetBuffer(buffer, &views[n], PyBUF_WRITABLE)
+                room += views[n].len
+                n += 1
+            if ancbufsize < 0:
+                raise ValueError("invalid ancillary data buffer length")
+            skb = self.first(flags)
+            if skb == NULL:
+                return 0, [], 0, None
+            cb = SOCK_CB(skb)[0]
+            data, ancillary, msg_flags = recv_message(self.memory, skb, views, n, room, ancbufsize, flags)
+            return data, ancillary, msg_flags, self.peer_of(cb.saddr, cb.sport)
+        finally:
+            while n:
+                n -= 1
+                PyBuffer_Release(&views[n])
+
+    # ---- sending
+
+    def send(self, data, int flags=0, /):
+        """Send a datagram to the peer."""
+        cdef sock_msg msg
+        empty_message(&msg)
+        return send_buffer(self.open(), data, flags, &msg)
+
+    def sendall(self, data, int flags=0, /):
+        """Send a datagram to the peer: for a datagram socket the same as send()."""
+        self.send(data, flags)
+
+    def sendto(self, data, flags=missing, address=missing, /):
+        """Send a datagram to an address: sendto(data, address) or sendto(data, flags, address)."""
+        cdef sock *sk = self.open()
+        cdef sock_msg msg
+        cdef int number = 0
+        if flags is missing:
+            raise TypeError("sendto() takes 2 or 3 arguments (1 given)")
+        if address is missing:
+            address = flags
+        else:
+            number = flags
+        empty_message(&msg)
+        if address is not self.sent_to:
+            parse_sockaddr(address, "sendto", &self.sent_addr, &self.sent_port)
+            self.sent_to = address
+        msg.has_addr = True
+        msg.daddr = self.sent_addr
+        msg.dport = self.sent_port
+        return send_buffer(sk, data, number, &msg)
+
+    def sendmsg(self, buffers, ancdata=(), int flags=0, address=None, /):
+        """Send the bytes of several buffers as one datagram."""
+        return send_buffers(self.open(), buffers, ancdata, flags, address)
+
+    # ---- settings
+
+    def settimeout(self, value, /):
+        """Set the time that a call may wait: None for ever, 0 not at all, else seconds."""
+        self.open()
+        self.timeout_ns = parse_timeout(value)
+
+    def gettimeout(self):
+        """Give the timeout in seconds, None for none."""
+        return None if self.timeout_ns < 0 else self.timeout_ns / 1e9
+
+    def setblocking(self, bint flag, /):
+        """setblocking(True) is settimeout(None), setblocking(False) is settimeout(0.0)."""
+        self.open()
+        self.timeout_ns = -1 if flag else 0
+
+    def getblocking(self):
+        """True when calls may wait."""
+        return self.timeout_ns != 0
+
+    def setsockopt(self, int level, int optname, value, optlen=None, /):
+        """Set an option to a number or to bytes."""
+        set_option_value(self.open(), level, optname, value, optlen)
+
+    def getsockopt(self, int level, int optname, int buflen=0, /):
+        """Give an option as a number, or with ``buflen`` as that many bytes at most."""
+        if not 0 <= buflen <= 1024:
+            raise OSError("getsockopt buflen out of range")
+        return get_option(self.open(), level, optname, buflen)
+
+    # ---- the rest
+
+    def fileno(self):
+        """Give an fd that is readable whenever a receive would not wait; -1 once closed.
+
+        It is an eventfd, made at the first call: for select, poll, epoll and event loops, not for
+        read(2) or for passing to another process.
+        """
+        if self.sk == NULL or self.sk.flags & SOCKF_CLOSED:
+            return -1
+        return sock_poll_fd(self.sk)
+
+    def shutdown(self, int how, /):
+        """Stop receiving (SHUT_RD), sending (SHUT_WR) or both."""
+        inet_shutdown(self.open(), how)
+
+    def close(self):
+        """Close the socket. What nobody has read is dropped; who waits gets EBADF."""
+        cdef sock *sk = self.sk
+        if sk != NULL:
+            self.sk = NULL
+            with nogil:
+                sk_close(sk)
+
+    def listen(self, backlog=None, /):
+        """Datagram sockets don't listen: EOPNOTSUPP."""
+        self.open()
+        fail(EOPNOTSUPP)
+
+    def accept(self):
+        """Datagram sockets don't accept: EOPNOTSUPP."""
+        self.open()
+        fail(EOPNOTSUPP)
+
+    @property
+    def timeout(self):
+        """The timeout in seconds, None for none."""
+        return self.gettimeout()
+
+    @property
+    def family(self):
+        """AF_INET."""
+        return AF_INET
+
+    @property
+    def type(self):
+        """SOCK_DGRAM."""
+        return self.memory.prot.type if self.memory != NULL else 0
+
+    @property
+    def proto(self):
+        """The IP protocol that was asked for, 0 for the type's default."""
+        return self.asked_proto
+
+    @property
+    def closed(self):
+        """True after close(), and after the host was closed."""
+        return self.sk == NULL or self.sk.flags & SOCKF_CLOSED != 0
+
+    @property
+    def info(self):
+        """What ``ss`` shows of a socket."""
+        return sock_info(self.open())

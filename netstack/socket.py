@@ -1,0 +1,98 @@
+"""Sockets of a host, with the names, values, results and errors of the standard library's module.
+
+The one difference is that a socket belongs to a host: `host.socket()` makes one, or
+`socket(host)`. Instances are accepted wherever a socket's `fileno()` is all that counts: `select`,
+`selectors`, asyncio (`add_reader`, `sock_recvfrom`, `create_datagram_endpoint(sock=...)`), trio.
+
+Here are datagram sockets of IPv4. Names are not looked up: an address is four numbers,
+`"localhost"`, `""` for any address, or `"<broadcast>"`.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import socket as _stdlib
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from netstack.errors import oserror
+from netstack.sock._socket import Socket
+
+if TYPE_CHECKING:
+    from netstack.host import Host
+
+# Every constant, exception and enumeration of the standard library's module, with its value.
+from socket import *  # noqa: F403
+
+# Constants that Linux has and Python's module does not name.
+SO_RXQ_OVFL = 40
+SO_MEMINFO = 55
+SO_COOKIE = 57
+SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE = 32
+SO_NO_CHECK = 11
+IP_PKTINFO = 8
+IP_MTU_DISCOVER = 10
+IP_RECVTTL = 12
+IP_RECVORIGDSTADDR = 20
+UDP_SEGMENT = 103
+UDP_GRO = 104
+
+
+class socket(Socket):  # type: ignore[no-redef]
+    """A socket of `host`."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        host: Host,
+        family: int = _stdlib.AF_INET,
+        type: int = _stdlib.SOCK_DGRAM,
+        proto: int = 0,
+    ) -> None:
+        """Make a socket. `type` may carry SOCK_NONBLOCK, as in Linux."""
+        super().__init__(host.net, family, type, proto)
+
+    def __enter__(self) -> Self:
+        """Give the socket; it is closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Say what the standard library's socket says of itself, but for the fd."""
+        closed = self.closed
+        text = f"<{self.__class__.__module__}.{self.__class__.__qualname__}"
+        text += " [closed]" if closed else ""
+        text += f" family={int(self.family)}, type={int(self.type)}, proto={self.proto}"
+        if not closed:
+            text += f", laddr={self.getsockname()}"
+            with suppress(OSError):
+                text += f", raddr={self.getpeername()}"
+        return text + ">"
+
+    @property
+    def family(self) -> _stdlib.AddressFamily:
+        """AF_INET."""
+        return _stdlib.AddressFamily(super().family)
+
+    @property
+    def type(self) -> _stdlib.SocketKind:
+        """SOCK_DGRAM."""
+        return _stdlib.SocketKind(super().type)
+
+    def detach(self) -> NoReturn:
+        """Refuse: the fd signals, but the socket is not in it."""
+        raise oserror(
+            _errno.EOPNOTSUPP,
+            "a netstack socket can't be detached: its fd only signals, its methods have the data",
+        )
