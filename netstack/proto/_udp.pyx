@@ -1,0 +1,332 @@
+"""udp: check a datagram, find its sockets, queue it.
+
+Stage 7 of 8:  device driver irq napi netif nf [proto] sock
+In       packets for us, IP header found good  proto/_ip.pyx, proto/udp.py
+Out      datagrams in receive queues      sock/_sock.pyx
+Context  softirq (fast path) or process context (proto/udp.py); no GIL; never raises
+Kernel   __udp4_lib_rcv(), udp_queue_rcv_one_skb(), __udp4_lib_mcast_deliver(), udp_err(), net/ipv4/udp.c
+
+The steps exist once. ``udp_rcv_fast`` takes them for a unicast datagram to a bound socket, and
+``proto/udp.py`` for every datagram, in the order in which they stand here. In process context a table
+is looked at, and a socket used, under the table's lock; a CPU needs none (n.synchronize).
+"""
+
+from libc.errno cimport (
+    ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, ENONET, ENOPROTOOPT, EPROTO,
+)
+
+from netstack._abi cimport (
+    add_relaxed32, get_be16, get_be32, likely, spin_lock, spin_unlock, u8, u16, u32, unlikely,
+)
+from netstack._checksum cimport csum_block_add, csum_partial, csum_tcpudp_magic
+from netstack._counters cimport (
+    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_PROTO_MEM, SKB_DROP_REASON_SOCKET_RCVBUFF,
+    SKB_DROP_REASON_UDP_CSUM, UdpIgnoredMulti, UdpInCsumErrors, UdpInErrors, UdpMemErrors, UdpRcvbufErrors,
+)
+from netstack._gso cimport skb_gro_split, skb_is_gso
+from netstack._net cimport SLOT_PROCESS, Net, mib_inc, net
+from netstack._skb cimport (
+    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff, consume_skb,
+    kfree_skb_reason, sk_buff, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_pull,
+    skb_transport_header,
+)
+from netstack.napi._napi cimport softnet_data
+from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
+from netstack.sock._sock cimport (
+    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, sock, sock_data_ready, sock_queue_rcv,
+    sock_set_err, sock_skb_cb,
+)
+from netstack.sock._table cimport compute_score, udp_lookup, udp_table
+
+# ---- the steps; data stands at the UDP header
+
+cdef bint udp_check_len(net *n, sk_buff *skb) noexcept nogil:
+    """Refuse a datagram whose length field can't be, and cut off what lies behind it."""
+    cdef u32 size
+    if likely(skb_headlen(skb) >= UDP_HLEN):
+        size = get_be16(skb.data + 4)
+        if likely(UDP_HLEN <= size <= skb.len):
+            if unlikely(size < skb.len):
+                trim(skb, size)
+            return True
+    mib_inc(n, skb.slot, UdpInErrors)
+    kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
+    return False
+
+
+cdef void trim(sk_buff *skb, u32 size) noexcept nogil:
+    """Cut to ``size`` bytes. Buffers that fall out stay in the chain, empty: they carry frames. [pskb_trim_rcsum()]"""
+    cdef u32 left = size
+    cdef sk_buff *frag = skb.frag_list
+    left -= min(left, skb_headlen(skb))
+    if skb.ip_summed == CHECKSUM_COMPLETE:
+        skb.ip_summed = CHECKSUM_NONE
+    if skb.data_len:
+        skb.data_len = left
+        while frag != NULL:
+            frag.len = min(frag.len, left)
+            left -= frag.len
+            frag = frag.next
+    skb.len = size
+
+
+cdef bint udp_csum_init(net *n, sk_buff *skb) noexcept nogil:
+    """Trust, verify now, or leave to the reader: what is short is cheap to verify at once. [udp4_csum_init()]"""
+    cdef u8 *iph = skb_network_header(skb)
+    SOCK_CB(skb).csum_unchecked = 0
+    if skb.ip_summed == CHECKSUM_UNNECESSARY or get_be16(skb.data + 6) == 0:
+        return True
+    if skb.ip_summed == CHECKSUM_COMPLETE and not skb_is_gso(skb) and csum_tcpudp_magic(
+            get_be32(iph + 12), get_be32(iph + 16), skb.len, IPPROTO_UDP, skb.csum) == 0:
+        return True
+    if skb.ip_summed > CHECKSUM_COMPLETE:
+        return True                # CHECKSUM_PARTIAL: from this host, never on a wire
+    SOCK_CB(skb).csum_unchecked = 1
+    return skb.len > CHECKSUM_BREAK or udp_csum_complete(n, skb)
+
+
+cdef bint csum_is_right(sk_buff *skb, u8 *start) noexcept nogil:
+    """Sum a whole datagram, whose header is at ``start``, with its pseudo header."""
+    cdef u8 *iph = skb_network_header(skb)
+    cdef u32 pulled = <u32>(skb.data - start)
+    cdef u32 offset = skb_headlen(skb) + pulled
+    cdef u32 sum = csum_partial(start, offset, 0)
+    cdef sk_buff *frag = skb.frag_list if skb.data_len else NULL
+    while frag != NULL:
+        sum = csum_block_add(sum, csum_partial(frag.data, frag.len, 0), offset)
+        offset += frag.len
+        frag = frag.next
+    return csum_tcpudp_magic(get_be32(iph + 12), get_be32(iph + 16), offset, IPPROTO_UDP, sum) == 0
+
+
+cdef bint udp_csum_complete(net *n, sk_buff *skb) noexcept nogil:
+    """Verify a checksum that is still open. [udp_lib_checksum_complete()]"""
+    if SOCK_CB(skb).csum_unchecked:
+        SOCK_CB(skb).csum_unchecked = 0
+        if not csum_is_right(skb, skb.data):
+            mib_inc(n, skb.slot, UdpInCsumErrors)
+            mib_inc(n, skb.slot, UdpInErrors)
+            kfree_skb_reason(skb, SKB_DROP_REASON_UDP_CSUM)
+            return False
+    return True
+
+
+cdef bint udp_complete(sock *sk, sk_buff *skb) noexcept nogil:
+    """The reader's turn to verify: proto.complete."""
+    SOCK_CB(skb).csum_unchecked = 0
+    if csum_is_right(skb, skb_transport_header(skb)):
+        return True
+    mib_inc(sk.n, SLOT_PROCESS, UdpInCsumErrors)
+    mib_inc(sk.n, SLOT_PROCESS, UdpInErrors)
+    return False
+
+
+cdef void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil:
+    """Queue a datagram to a socket, and what GRO merged either whole (UDP_GRO) or one by one. Consumes skb.
+
+    [udp_queue_rcv_skb(), udp_unexpected_gso()]
+    """
+    cdef sk_buff *following
+    if likely(not skb_is_gso(skb)) or (sk.flags & SOCKF_GRO and skb.gso_type & SKB_GSO_UDP_L4):
+        udp_queue_rcv_one(n, sk, skb, sd)
+        return
+    skb = skb_gro_split(skb)
+    while skb != NULL:
+        following = skb.next
+        skb.next = NULL
+        if udp_check_len(n, skb) and udp_csum_init(n, skb):
+            udp_queue_rcv_one(n, sk, skb, sd)
+        skb = following
+
+
+cdef void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil:
+    """Queue one packet to a socket, or drop it because the socket has no room. Consumes skb.
+
+    [udp_queue_rcv_one_skb(), __udp_queue_rcv_skb()]
+    """
+    cdef u8 *iph = skb_network_header(skb)
+    cdef sock_skb_cb *cb = SOCK_CB(skb)
+    cdef int result
+    cb.saddr = get_be32(iph + 12)
+    cb.daddr = get_be32(iph + 16)
+    cb.sport = get_be16(skb.data)
+    cb.dport = get_be16(skb.data + 2)
+    cb.tos = iph[1]
+    cb.ttl = iph[8]
+    cb.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
+    skb_pull(skb, UDP_HLEN)
+    result = sock_queue_rcv(sk, skb)
+    if likely(result == SOCK_QUEUED):
+        sock_data_ready(sk, sd)
+        return
+    mib_inc(n, skb.slot, UdpInErrors)
+    if result == SOCK_PROTO_MEM:
+        mib_inc(n, skb.slot, UdpMemErrors)
+        kfree_skb_reason(skb, SKB_DROP_REASON_PROTO_MEM)
+    else:
+        mib_inc(n, skb.slot, UdpRcvbufErrors)
+        kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_RCVBUFF)
+
+
+# ---- to everybody
+
+cdef sk_buff *clone_for(net *n, sk_buff *skb) noexcept nogil:
+    """A second sk_buff from the pool of the context that holds the first."""
+    cdef skb_pool *pool = <skb_pool *>n.pool
+    cdef sk_buff *clone
+    spin_lock(&pool.lock)
+    clone = skb_clone(skb, pool)
+    spin_unlock(&pool.lock)
+    return clone
+
+
+cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
+    """Give a broadcast or multicast datagram to every socket that it matches. Consumes skb.
+
+    The first gets the packet itself, last of all. In process context. [__udp4_lib_mcast_deliver()]
+    """
+    cdef udp_table *table = udp_table_of(n)
+    cdef u8 *iph = skb_network_header(skb)
+    cdef u32 saddr = get_be32(iph + 12)
+    cdef u32 daddr = get_be32(iph + 16)
+    cdef u16 sport = get_be16(skb.data)
+    cdef u32 dev_if = skb.dev.ifindex if skb.dev != NULL else 0
+    cdef sock *first = NULL
+    cdef sock *sk
+    cdef sk_buff *clone
+    spin_lock(&table.lock)
+    sk = table.port[get_be16(skb.data + 2)]
+    while sk != NULL:
+        if compute_score(sk, saddr, sport, daddr, dev_if) < 0:
+            pass
+        elif first == NULL:
+            first = sk
+        else:
+            clone = clone_for(n, skb)
+            if clone != NULL:
+                udp_queue_rcv(n, sk, clone, NULL)
+            else:
+                add_relaxed32(&sk.drops, 1)
+                mib_inc(n, skb.slot, UdpRcvbufErrors)
+                mib_inc(n, skb.slot, UdpInErrors)
+        sk = sk.next
+    if first != NULL:
+        udp_queue_rcv(n, first, skb, NULL)
+    spin_unlock(&table.lock)
+    if first == NULL:
+        mib_inc(n, skb.slot, UdpIgnoredMulti)
+        consume_skb(skb)
+
+
+# ---- the fast path
+
+cdef bint udp_peek(net *n, void *p) noexcept nogil:
+    """Look whether a socket is bound for a unicast datagram, data at its IP header; remember it in skb.cb."""
+    cdef sk_buff *skb = <sk_buff *>p
+    cdef u8 *iph = skb.data
+    if unlikely(skb_headlen(skb) < 20 + UDP_HLEN):
+        return False
+    SOCK_CB(skb).sk = udp_lookup(udp_table_of(n), get_be32(iph + 12), get_be16(iph + 20), get_be32(iph + 16),
+                                 get_be16(iph + 22), skb.dev.ifindex)
+    return SOCK_CB(skb).sk != NULL
+
+
+cdef void udp_rcv_fast(net *n, void *p, void *sd) noexcept nogil:
+    """Take a datagram for which udp_peek() found a socket, data at the UDP header. Consumes skb."""
+    cdef sk_buff *skb = <sk_buff *>p
+    if udp_check_len(n, skb) and udp_csum_init(n, skb):
+        udp_queue_rcv(n, SOCK_CB(skb).sk, skb, <softnet_data *>sd)
+
+
+# ---- errors that others send about our datagrams
+
+cdef u32 unreach_errno(u32 code) noexcept nogil:
+    """The errno of an ICMP destination unreachable, 0 for those that a socket may ignore. [icmp_err_convert]"""
+    if code == 2:
+        return ENOPROTOOPT
+    if code == 3:
+        return ECONNREFUSED
+    if code == 4:
+        return EMSGSIZE
+    if code == 6 or code == 9:
+        return ENETUNREACH
+    if code == 7:
+        return EHOSTDOWN
+    if code == 8:
+        return ENONET
+    if code == 10 or 13 <= code <= 15:
+        return EHOSTUNREACH
+    return 0
+
+
+# ---- what proto/udp.py calls, one after the other
+
+def check_len(Net n, SkBuff skb):
+    """Check the length field and cut the padding; False when the packet was dropped and counted."""
+    return ended(skb, udp_check_len(n.ptr, skb.peek()))
+
+
+def csum_init(Net n, SkBuff skb):
+    """Verify the checksum of a short packet, or note that the reader has to; False when it was dropped."""
+    return ended(skb, udp_csum_init(n.ptr, skb.peek()))
+
+
+def csum_complete(Net n, SkBuff skb):
+    """Verify a checksum that is still open; False when the packet was dropped and counted."""
+    return ended(skb, udp_csum_complete(n.ptr, skb.peek()))
+
+
+def is_for_many(SkBuff skb):
+    """True for a packet that routing found to be broadcast or multicast."""
+    return skb.peek().rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST) != 0
+
+
+def mcast_deliver(Net n, SkBuff skb):
+    """Give the packet to every socket that it matches, and end it."""
+    udp_mcast_deliver(n.ptr, skb.take())
+
+
+def unicast_rcv(Net n, SkBuff skb):
+    """Queue the packet to its socket; False, with nothing done, when no socket is bound for it."""
+    cdef udp_table *table = udp_table_of(n.ptr)
+    cdef sk_buff *packet = skb.peek()
+    cdef u8 *iph = skb_network_header(packet)
+    cdef sock *sk
+    spin_lock(&table.lock)
+    sk = udp_lookup(table, get_be32(iph + 12), get_be16(packet.data), get_be32(iph + 16),
+                    get_be16(packet.data + 2), packet.dev.ifindex if packet.dev != NULL else 0)
+    if sk != NULL:
+        skb.ptr = NULL
+        udp_queue_rcv(n.ptr, sk, packet, NULL)
+    spin_unlock(&table.lock)
+    return sk != NULL
+
+
+def err(Net n, bytes quoted, u32 kind, u32 code):
+    """Tell the connected socket that sent a datagram what became of it. [udp_err()]
+
+    ``quoted`` is what an ICMP message of type ``kind`` quotes: IP header and at least 8 bytes. False when
+    no socket is known for it: the caller counts IcmpInErrors.
+    """
+    cdef const u8 *iph = <const u8 *><const char *>quoted
+    cdef udp_table *table = udp_table_of(n.ptr)
+    cdef u32 ihl, number
+    cdef sock *sk
+    if len(quoted) < 20 or len(quoted) < ((iph[0] & 15) << 2) + UDP_HLEN:
+        return False
+    ihl = <u32>(iph[0] & 15) << 2
+    number = unreach_errno(code) if kind == 3 else EPROTO if kind == 12 else 0
+    spin_lock(&table.lock)
+    sk = udp_lookup(table, get_be32(iph + 16), get_be16(iph + ihl + 2), get_be32(iph + 12),
+                    get_be16(iph + ihl), 0)
+    if sk != NULL and number and sk.flags & SOCKF_CONNECTED:
+        sock_set_err(sk, number)
+    spin_unlock(&table.lock)
+    return sk != NULL
+
+
+cdef bint ended(SkBuff skb, bint goes_on):
+    """Pass a step's answer on; after False the packet is gone, and the handle must not end it again."""
+    if not goes_on:
+        skb.ptr = NULL
+    return goes_on

@@ -1,0 +1,165 @@
+"""udp: from a message to packets on their way.
+
+Stage 7 of 8:  device driver irq napi netif nf [proto] sock
+In       a message and where it goes      sock/_send.pyx
+Out      packets, data at the UDP header  proto/_ip_output.pyx
+Context  process context; no GIL; never raises
+Kernel   udp_sendmsg(), udp_send_skb(), net/ipv4/udp.c
+"""
+
+from libc.errno cimport (
+    EACCES, EADDRINUSE, EAGAIN, EBADF, EDESTADDRREQ, EINVAL, EMSGSIZE, ENETUNREACH, ENOBUFS, EPIPE,
+)
+from libc.string cimport memcpy
+
+from netstack._abi cimport load_acquire32, put_be16, u8, u16, u32
+from netstack._checksum cimport csum_tcpudp_magic
+from netstack._counters cimport IpOutNoRoutes, UdpOutDatagrams, UdpSndbufErrors
+from netstack._net cimport SLOT_PROCESS, mib_inc
+from netstack._skb cimport sk_buff
+from netstack.proto._inet cimport IP_DF, IP_HLEN, RTCF_BROADCAST, RTN_MULTICAST
+from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
+from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
+from netstack.sock._sock cimport (
+    IP_PMTUDISC_DO, IP_PMTUDISC_DONT, SEND_SHUTDOWN, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
+    SOCKF_NO_CHECK, sock_take_err,
+)
+from netstack.sock._table cimport table_get_port
+
+cdef enum:
+    UDP_MAX_SEGMENTS = 128         # datagrams of one message with UDP_SEGMENT
+    UDP_MAX_DATA = 65507           # what fits behind an IP and a UDP header
+
+
+cdef int udp_autobind(sock *sk) noexcept nogil:
+    """Take an ephemeral port if the socket has none. [inet_autobind()]"""
+    cdef int rc
+    if sk.num:
+        return 0
+    rc = table_get_port(sk, sk.rcv_saddr, 0)
+    if rc == -EINVAL:              # another thread was faster
+        return 0
+    return -EAGAIN if rc == -EADDRINUSE else rc
+
+
+cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexcept nogil:
+    """Find the way. ENETUNREACH and its kin, or EACCES for a broadcast without SO_BROADCAST."""
+    cdef int rc = ip_route_output(sk.n, daddr, saddr, rt)
+    if rc == 0 and dev_if and rt.dev.ifindex != dev_if:
+        rc = -ENETUNREACH
+    if rc == -ENETUNREACH:
+        mib_inc(sk.n, SLOT_PROCESS, IpOutNoRoutes)
+    elif rc == 0 and rt.flags & RTCF_BROADCAST and not sk.flags & SOCKF_BROADCAST:
+        rc = -EACCES
+    return rc
+
+
+cdef int udp_destination(sock *sk, const sock_msg *msg, u32 *daddr, u16 *dport) noexcept nogil:
+    """Say where a message goes: to the address it names, or to the peer."""
+    if msg.has_addr:
+        daddr[0], dport[0] = msg.daddr, msg.dport
+        return 0 if msg.dport else -EINVAL
+    daddr[0], dport[0] = sk.daddr, sk.dport
+    return 0 if sk.flags & SOCKF_CONNECTED else -EDESTADDRREQ
+
+
+cdef void fill(sk_buff *skb, const sock_msg *msg, size_t offset, u32 size) noexcept nogil:
+    """Copy ``size`` bytes of the message, from ``offset`` on, behind the UDP header."""
+    cdef u32 done = UDP_HLEN
+    cdef size_t part
+    cdef u32 i
+    for i in range(msg.nr_iov):
+        if size == 0:
+            break
+        if offset >= msg.iov[i].len:
+            offset -= msg.iov[i].len
+            continue
+        part = min(msg.iov[i].len - offset, <size_t>size)
+        skb_store_bits(skb, done, msg.iov[i].base + offset, <u32>part)
+        done += <u32>part
+        size -= <u32>part
+        offset = 0
+
+
+cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, const rtable *rt,
+                      u16 dport) noexcept nogil:
+    """Send ``size`` bytes of the message, from ``offset`` on, as one datagram. [udp_send_skb()]"""
+    cdef sk_buff *skb = ip_alloc_skb(sk.n, UDP_HLEN + size)
+    cdef u16 frag_off = 0
+    cdef u32 ttl = sk.mc_ttl if rt.type == RTN_MULTICAST else sk.ttl
+    cdef u16 check
+    cdef int rc
+    if skb == NULL:
+        mib_inc(sk.n, SLOT_PROCESS, UdpSndbufErrors)
+        return -ENOBUFS
+    put_be16(skb.data, sk.num)
+    put_be16(skb.data + 2, dport)
+    put_be16(skb.data + 4, <u16>(UDP_HLEN + size))
+    put_be16(skb.data + 6, 0)
+    fill(skb, msg, offset, size)
+    if not sk.flags & SOCKF_NO_CHECK:
+        check = csum_tcpudp_magic(rt.saddr, rt.daddr, skb.len, IPPROTO_UDP, skb_checksum(skb, 0, skb.len, 0))
+        if check == 0:
+            check = 0xFFFF         # 0 would say that there is none (RFC 768)
+        memcpy(skb.data + 6, &check, 2)
+    if sk.pmtudisc != IP_PMTUDISC_DONT and skb.len + IP_HLEN <= rt.mtu:
+        frag_off = IP_DF
+    rc = ip_send_skb(sk.n, skb, rt, IPPROTO_UDP, <u8>(msg.tos if msg.tos >= 0 else <int>sk.tos),
+                     <u8>(msg.ttl if msg.ttl >= 0 else <int>ttl), frag_off)
+    if rc == -ENOBUFS:             # lost on the way out, which a datagram may be
+        mib_inc(sk.n, SLOT_PROCESS, UdpSndbufErrors)
+        return 0
+    return rc
+
+
+cdef int udp_may_send(sock *sk, const sock_msg *msg, u32 gso_size, const rtable *rt) noexcept nogil:
+    """Check what depends on the route: sizes, a pending error, the end of sending."""
+    cdef u32 err = sock_take_err(sk)
+    cdef u32 size = min(<u32>msg.len, gso_size)
+    if err:
+        return -<int>err
+    if load_acquire32(&sk.shutdown) & SEND_SHUTDOWN:
+        return -EPIPE
+    if msg.len > UDP_MAX_DATA and gso_size >= msg.len:
+        return -EMSGSIZE
+    if size + UDP_HLEN + IP_HLEN > rt.mtu and (gso_size < msg.len or sk.pmtudisc >= IP_PMTUDISC_DO):
+        return -EMSGSIZE
+    if gso_size < msg.len and (msg.len + gso_size - 1) // gso_size > UDP_MAX_SEGMENTS:
+        return -EINVAL
+    return 0
+
+
+cdef int udp_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
+    """Send a message as one datagram, or with UDP_SEGMENT as several. 0 or a negative errno."""
+    cdef rtable rt
+    cdef u32 daddr = 0
+    cdef u16 dport = 0
+    cdef u32 gso_size = msg.gso_size if msg.gso_size else sk.gso_size
+    cdef size_t offset = 0
+    cdef u32 size
+    cdef int rc
+    if load_acquire32(&sk.flags) & SOCKF_CLOSED:
+        return -EBADF
+    rc = udp_autobind(sk)
+    if rc == 0 and msg.len > 0xFFFF:
+        rc = -EMSGSIZE
+    if rc == 0:
+        rc = udp_destination(sk, msg, &daddr, &dport)
+    if rc == 0:
+        rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
+                       msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
+    if gso_size == 0:
+        gso_size = 0x10000         # all in one
+    if rc == 0:
+        rc = udp_may_send(sk, msg, gso_size, &rt)
+    if rc:
+        return rc
+    while True:
+        size = <u32>min(msg.len - offset, <size_t>gso_size)
+        rc = udp_send_one(sk, msg, offset, size, &rt, dport)
+        offset += size
+        if rc or offset >= msg.len:
+            break
+    if rc == 0:
+        mib_inc(sk.n, SLOT_PROCESS, UdpOutDatagrams)
+    return rc

@@ -1,0 +1,129 @@
+"""udp: what UDP does with its sockets, and how a host gets UDP.
+
+Stage 7 of 8:  device driver irq napi netif nf [proto] sock
+In       connect, bind, options, close    sock/_calls.pyx, sock/_options.pyx
+Out      the table of sockets             sock/_table.pyx
+Context  set-up and process context
+Kernel   udp_prot, udp_init(), udp_lib_setsockopt(), net/ipv4/udp.c; __ip4_datagram_connect(), net/ipv4/datagram.c
+"""
+
+from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT
+
+from netstack._abi cimport fetch_or32, load_acquire32, u16, u32
+from netstack._counters cimport UdpInDatagrams
+from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
+from netstack.proto._route cimport rtable
+from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
+from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmsg
+from netstack.sock._sock cimport SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
+from netstack.sock._table cimport (
+    table_create, table_destroy, table_get_port, table_unhash, udp_lookup, udp_table,
+)
+
+cdef enum options:
+    UDP_SEGMENT = 103
+    UDP_GRO = 104
+
+
+cdef int udp_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
+    """Fix the peer, and with it the local address. 0 or a negative errno."""
+    cdef rtable rt
+    cdef int rc
+    if load_acquire32(&sk.flags) & SOCKF_CLOSED:
+        return -EBADF
+    rc = udp_autobind(sk)
+    if rc == 0:
+        rc = udp_route(sk, addr, sk.saddr, sk.bound_dev_if, &rt)
+    if rc:
+        return rc
+    if sk.saddr == 0:
+        sk.saddr = rt.saddr
+    if sk.rcv_saddr == 0:
+        sk.rcv_saddr = rt.saddr
+    sk.daddr = rt.daddr
+    sk.dport = port
+    fetch_or32(&sk.flags, SOCKF_CONNECTED)
+    return 0
+
+
+cdef int udp_setsockopt(sock *sk, int name, int value) noexcept nogil:
+    """Set an option of level SOL_UDP."""
+    if name == UDP_SEGMENT:
+        if not 0 <= value <= 65535:
+            return -EINVAL
+        sk.gso_size = <u32>value
+    elif name == UDP_GRO:
+        if value:
+            fetch_or32(&sk.flags, SOCKF_GRO)
+            sk.n.udp_gro_lookup = udp_gro_lookup
+        else:
+            sk.flags &= ~<u32>SOCKF_GRO
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef int udp_getsockopt(sock *sk, int name, int *value) noexcept nogil:
+    """Give an option of level SOL_UDP."""
+    if name == UDP_SEGMENT:
+        value[0] = <int>sk.gso_size
+    elif name == UDP_GRO:
+        value[0] = 1 if sk.flags & SOCKF_GRO else 0
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef int udp_gro_lookup(net *n, u32 saddr, u16 sport, u32 daddr, u16 dport) noexcept nogil:
+    """Tell GRO whether a socket waits for a datagram, and whether it takes merged ones. As a CPU."""
+    cdef sock *sk = udp_lookup(udp_table_of(n), saddr, sport, daddr, dport, 0)
+    if sk == NULL:
+        return 0
+    return UDP_GRO_HAS_SOCKET | UDP_GRO_ENABLED if sk.flags & SOCKF_GRO else UDP_GRO_HAS_SOCKET
+
+
+# ---- wiring
+
+cdef int udp_init(net *n) except -1:
+    """Give a host UDP: its table of sockets, its operations, its short cut. [udp_init(), inet_init()]"""
+    cdef udp_table *table = table_create(n)
+    if table == NULL:
+        raise MemoryError
+    table.prot.name = b"udp"
+    table.prot.type = SOCK_DGRAM
+    table.prot.protocol = IPPROTO_UDP
+    table.prot.in_datagrams = UdpInDatagrams
+    table.prot.get_port = table_get_port
+    table.prot.connect = udp_connect
+    table.prot.sendmsg = udp_sendmsg
+    table.prot.unhash = table_unhash
+    table.prot.complete = udp_complete
+    table.prot.setsockopt = udp_setsockopt
+    table.prot.getsockopt = udp_getsockopt
+    table.prot.next = <proto *>n.protos
+    n.udp = table
+    n.protos = &table.prot
+    n.inet_fast[IPPROTO_UDP].peek = udp_peek
+    n.inet_fast[IPPROTO_UDP].rcv = udp_rcv_fast
+    return 0
+
+
+cdef void udp_exit(net *n) noexcept:
+    """Take UDP away. Every socket must be closed and every CPU stopped."""
+    cdef udp_table *table = udp_table_of(n)
+    n.inet_fast[IPPROTO_UDP].peek = NULL
+    n.inet_fast[IPPROTO_UDP].rcv = NULL
+    n.udp_gro_lookup = NULL
+    n.protos = NULL
+    n.udp = NULL
+    table_destroy(table)
+
+
+def init(Net n not None):
+    """Give a host UDP, before its CPUs start."""
+    udp_init(n.ptr)
+
+
+def exit(Net n not None):
+    """Take UDP from a host whose sockets are closed and whose CPUs have stopped."""
+    udp_exit(n.ptr)
