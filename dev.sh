@@ -93,6 +93,7 @@ find_missing() {
     have tcpdump || missing+=(tcpdump)
     have tshark || missing+=(tshark)
     have ethtool || missing+=(ethtool)
+    [ -e /etc/services ] || missing+=(netbase)
 }
 
 install_missing() {

@@ -7,6 +7,7 @@ Environment:
 ``NETSTACK_JOBS=n``       how many compilers may run at once; default: one for each CPU
 """
 
+import multiprocessing
 import os
 import sysconfig
 import time
@@ -62,11 +63,20 @@ extensions = [
 ]
 
 
+def translators():
+    """How many processes may translate: none where they can't share a lock, as in a bare chroot."""
+    try:
+        multiprocessing.Lock()
+    except OSError:  # no /dev/shm, or not ours to write
+        return 0
+    return JOBS
+
+
 def translate(modules, build_dir, force=False):
     """Turn ``.pyx`` into C below ``build_dir``, where it is older than what it is made of."""
     return cythonize(
         modules,
-        nthreads=JOBS,
+        nthreads=translators(),
         force=force,
         build_dir=str(build_dir),
         compiler_directives=directives,

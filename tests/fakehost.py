@@ -5,6 +5,8 @@ The counters are those of a real ``Net``, so a test counts and then looks.
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 from netstack._net import Net
@@ -30,8 +32,42 @@ class FakeNet:
         return self.frames
 
 
+class FakeTap:
+    """A ``PacketTap`` that has what ``put`` gave it, and its rule about the eventfd."""
+
+    def __init__(self, records: list[tuple[int, int, int, bool, int, bytes]]) -> None:
+        self._records = records
+        self._asleep = False
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self.stats = (len(records), 0)
+        self.closed = threading.Event()
+
+    def put(self, *records: tuple[int, int, int, bool, int, bytes], lost: int = 0) -> None:
+        matched, dropped = self.stats
+        self.stats = matched + len(records) + lost, dropped + lost
+        self._records += records
+        if self._asleep:
+            self._asleep = False
+            os.eventfd_write(self._fd, 1)
+
+    def drain(self, most: int = 256) -> list[tuple[int, int, int, bool, int, bytes]]:
+        taken, self._records[:] = self._records[:most], self._records[most:]
+        self._asleep = not taken
+        return taken
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self.closed.set()
+
+
 class FakeDevice:
     name = "tap0"
+    ifindex = 2
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(
@@ -53,6 +89,14 @@ class FakeHost:
         self.socks: list[dict[str, Any]] = []
         self.arp: list[dict[str, Any]] = []
         self.places: dict[str, int] = {}
+        self.waiting: list[tuple[int, int, int, bool, int, bytes]] = []
+        self.taps: list[FakeTap] = []
+
+    def packet_tap(
+        self, run: int = 0, program: int = 0, snaplen: int = 262144, keep: object = None
+    ) -> FakeTap:
+        self.taps.append(FakeTap(list(self.waiting)))
+        return self.taps[-1]
 
     def queued(self) -> dict[str, int]:
         return dict(self.places)

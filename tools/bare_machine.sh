@@ -79,6 +79,7 @@ enter() {
     mount -t sysfs sysfs "$machine/sys" || true
     mount -t tmpfs tmpfs "$machine/dev"
     mkdir -p "$machine"/dev/{pts,shm,net} "$machine/old"
+    chmod 1777 "$machine/dev/shm"
     mount -t devpts -o newinstance,ptmxmode=0666 devpts "$machine/dev/pts"
     ln -s pts/ptmx "$machine/dev/ptmx"
     ln -s /proc/self/fd "$machine/dev/fd"
