@@ -352,6 +352,16 @@ cdef class SkBuff:
         return self.peek().pkt_type
 
     @property
+    def rt_type(self):
+        """What routing said: an RTN_* type, 0 before that."""
+        return self.peek().rt_type
+
+    @property
+    def rt_flags(self):
+        """RTCF_* flags of the route."""
+        return self.peek().rt_flags
+
+    @property
     def ifindex(self):
         """Index of the device the packet came in through, 0 for none."""
         cdef sk_buff *skb = self.peek()

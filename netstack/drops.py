@@ -121,6 +121,9 @@ REASONS: dict[str, Reason] = {
     "DUP_FRAG": Reason(
         "proto/frag.py", "the same fragment twice",
         "the sender or the wire doubles frames: `netstack capture -v 'ip[6:2] & 0x3fff != 0'`"),
+    "FRAG_OVERLAP": Reason(
+        "proto/frag.py discard_qp", "fragments overlap, or contradict each other",
+        "nothing good sends these: `netstack capture -v 'ip[6:2] & 0x3fff != 0'`"),
     "ICMP_UNHANDLED": Reason(
         "proto/icmp.py", "ICMP type without a meaning for us",
         "look at the frames: `netstack capture -v icmp`"),

@@ -14,3 +14,4 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil
 cdef u32 ip_rcv_core(net *n, sk_buff *skb) noexcept nogil
 cdef u32 ip_rcv_route(net *n, sk_buff *skb) noexcept nogil
 cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil
+cdef void skb_trim(sk_buff *skb, u32 size) noexcept nogil

@@ -10,6 +10,8 @@ ip.py has the whole order of the steps and calls these functions one after the o
 ones for what needs nothing else: no options, no fragments, a unicast address of ours, and a protocol that is waiting.
 """
 
+from libc.string cimport memcpy
+
 from netstack._abi cimport fetch_add32, get_be16, likely, u8, u16, u32, unlikely
 from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
@@ -191,3 +193,12 @@ def local_deliver(SkBuff skb not None):
     """Move past the IP header, as it stands in the packet. [ip_local_deliver_finish()]"""
     cdef sk_buff *packet = skb.peek()
     skb_pull(packet, <u32>(packet.head + packet.transport_header - packet.data))
+
+
+def write_options(SkBuff skb not None, bytes options not None):
+    """Put changed options back into the header, whose checksum stays as it came. [opt.is_changed]"""
+    cdef sk_buff *packet = skb.peek()
+    cdef u8 *iph = skb_network_header(packet)
+    if <u32>len(options) != ip_ihl(iph) - IP_HLEN:
+        raise ValueError(f"{len(options)} bytes of options: the header has {ip_ihl(iph) - IP_HLEN}")
+    memcpy(iph + IP_HLEN, <const u8 *>options, len(options))

@@ -20,15 +20,15 @@ from netstack._abi cimport (
 from netstack._checksum cimport csum_block_add, csum_partial, ip_fast_csum
 from netstack._counters cimport (
     IpExtOutBcastOctets, IpExtOutBcastPkts, IpExtOutMcastOctets, IpExtOutMcastPkts, IpExtOutOctets, IpFragCreates,
-    IpFragFails, IpFragOKs, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NOMEM,
-    SKB_DROP_REASON_PKT_TOO_BIG,
+    IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NOMEM,
+    SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
 )
 from netstack._net cimport (
-    ETH_HLEN, Net, ip_default_ttl, mib_add, mib_inc, net, net_device, net_now, sysctl_get,
+    ETH_HLEN, SLOT_PROCESS, Net, ip_default_ttl, mib_add, mib_inc, net, net_device, net_now, sysctl_get,
 )
 from netstack._skb cimport (
-    CHECKSUM_UNNECESSARY, PACKET_LOOPBACK, PACKET_OUTGOING, SKB_STRUCT, SkBuff, consume_skb, dev_queue_xmit,
-    kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_headlen, skb_push,
+    CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SKB_STRUCT, SkBuff, consume_skb,
+    dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end, skb_headlen, skb_push,
 )
 from netstack.proto._neigh cimport neigh_output
 from netstack.proto._inet cimport (
@@ -394,4 +394,31 @@ def send(Net n not None, bytes data not None, u32 daddr, u32 saddr, u8 protocol,
 def output(Net n not None, SkBuff skb not None):
     """Send a packet whose header stands: a hook saw it on the way out. 0 or an errno. [ip_output()]"""
     cdef sk_buff *packet = skb.take()
+    packet.pkt_type = PACKET_HOST
     return -ip_output(n.ptr, packet)
+
+
+def forward_prepare(Net n not None, SkBuff skb not None, u32 ifindex, u32 nexthop):
+    """Take one from the time to live, and write down the way out of a packet that is passed on."""
+    cdef sk_buff *packet = skb.peek()
+    cdef u8 *iph = packet.data
+    cdef u16 check
+    iph[IP_TTL] -= 1
+    put_be16(iph + IP_CSUM, 0)
+    check = ip_fast_csum(iph, ip_ihl(iph) >> 2)
+    memcpy(iph + IP_CSUM, &check, 2)
+    packet.dev = n.ptr.devices[ifindex - 1]
+    (<ip_out_cb *>packet.cb).nexthop = nexthop
+    (<ip_out_cb *>packet.cb).mtu = packet.dev.mtu
+
+
+def forward(Net n not None, SkBuff skb not None):
+    """Send a packet on: a copy leaves, the frame it came in ends as forwarded. 0 or an errno. [ip_forward_finish()]"""
+    cdef sk_buff *packet = skb.take()
+    cdef sk_buff *copy = ip_copy(n.ptr, packet, 0, packet.len)
+    if copy == NULL:
+        mib_inc(n.ptr, SLOT_PROCESS, IpOutDiscards)
+        kfree_skb_reason(packet, SKB_DROP_REASON_NOMEM)
+        return ENOBUFS
+    skb_end(packet, SKB_FORWARDED)
+    return -ip_output(n.ptr, copy)

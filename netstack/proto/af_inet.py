@@ -1,0 +1,160 @@
+"""inet: the IPv4 side of one host: its tables, its timers, and who gets which protocol.
+
+Stage 7 of 8:  device driver irq napi netif nf [proto] sock
+In       set-up                           host.py
+Out      everything that the layers of one host share
+Context  process
+Kernel   inet_init(), inet_add_protocol(), net/ipv4/af_inet.c
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from ipaddress import IPv4Interface
+from typing import TYPE_CHECKING, Any, Protocol
+
+from netstack._net import sysctl
+from netstack.nf.hooks import Hooks
+from netstack.proto import PROTOCOLS, net_protocol
+from netstack.proto._arp import arp_init
+from netstack.proto._icmp import ICMP
+from netstack.proto._ip_output import IPOutput
+from netstack.proto._neigh import nud
+from netstack.proto._neigh_table import NeighTable
+from netstack.proto.arp import NeighTimers
+from netstack.proto.frag import Fqdir, FragTimers
+from netstack.proto.route import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from netstack._net import Net
+
+NUD_NAMES = {state.value: name.removeprefix("NUD_") for name, state in nud.__members__.items()}
+NS_PER_MS, MS_PER_DAY = 1_000_000, 86_400_000
+
+
+class InetHost(Protocol):
+    """Describe what the layers need of a host."""
+
+    @property
+    def net(self) -> Net:
+        """Return the host's struct net."""
+
+    @property
+    def inet(self) -> Inet:
+        """Return the host's IPv4 side."""
+
+    def now(self) -> int:
+        """Return nanoseconds on the host's clock."""
+
+
+class Inet:
+    """Tables of one host. Made once, after its devices' struct net; ``close`` when nothing moves."""
+
+    def __init__(self, host: InetHost, seed: int | None = None) -> None:
+        """Make the tables and hang them into ``host.net``.
+
+        ``seed`` makes ids, limits and times of day repeatable; None draws one from the system.
+        """
+        net = host.net
+        drawn = int.from_bytes(os.urandom(8)) if seed is None else seed
+        self.net = net
+        self.host = host
+        self.routes = Routes(net)
+        self.neigh = NeighTable(net, drawn)
+        arp_init(net)
+        self._output = IPOutput(net, drawn)
+        self._icmp = ICMP(net, drawn)
+        self.frags = Fqdir(net)
+        self.hooks = Hooks(net)
+        self.protocols: dict[int, net_protocol] = dict(PROTOCOLS)
+        self.timers = (NeighTimers(host), FragTimers(host))
+        self._day_offset = time.time_ns() - host.now() if seed is None else 0
+
+    # ---- protocols
+
+    def add_protocol(self, number: int, protocol: net_protocol) -> None:
+        """Register the handler of an IP protocol. [inet_add_protocol()]
+
+        Raises ValueError when the number has one, or can't be.
+        """
+        if not 0 <= number <= 255:
+            raise ValueError(f"protocol={number}: an IP protocol number is 0 to 255")
+        if number in self.protocols:
+            raise ValueError(f"IP protocol {number} has a handler; remove it first")
+        self.protocols[number] = protocol
+
+    def remove_protocol(self, number: int) -> None:
+        """Take a handler out again. [inet_del_protocol()]"""
+        if self.protocols.pop(number, None) is None:
+            raise ValueError(f"IP protocol {number} has no handler")
+
+    # ---- devices
+
+    def add_device(self, ifindex: int, addresses: Iterable[IPv4Interface | str]) -> None:
+        """Give a device its addresses, and the host the routes that follow."""
+        for address in addresses:
+            self.routes.add_address(ifindex, address)
+
+    @property
+    def forwarding(self) -> bool:
+        """True while the host is a router (net.ipv4.ip_forward)."""
+        return bool(self.net.get(sysctl.ip_forward))
+
+    # ---- time
+
+    def inet_current_timestamp(self) -> int:
+        """Milliseconds since midnight UT (RFC 791, internet timestamp)."""
+        return (self.host.now() + self._day_offset) // NS_PER_MS % MS_PER_DAY
+
+    def next_deadline(self) -> int:
+        """When the first timer of these layers runs out, ns on the host's clock; 0 for none."""
+        return min(filter(None, (timer.next_deadline() for timer in self.timers)), default=0)
+
+    def run_timers(self, now: int) -> None:
+        """See to all timers that have run out."""
+        for timer in self.timers:
+            timer.run_timers(now)
+
+    # ---- views
+
+    def neighbours(self) -> list[dict[str, Any]]:
+        """Give the neighbour table, in the words of ``ip -j neigh``."""
+        rows = []
+        for ifindex, address, ha, state, *_times in self.neigh.entries():
+            row = {"dst": str(IPv4Interface(address).ip), "ifindex": ifindex}
+            if any(ha):
+                row["lladdr"] = ha.hex(":")
+            rows.append(row | {"state": [NUD_NAMES[state]]})
+        return rows
+
+    def route_rows(self) -> list[dict[str, Any]]:
+        """Give the main table, in the words of ``ip -j route``."""
+        rows = []
+        for route in self.routes.main_table():
+            row: dict[str, Any] = {
+                "dst": str(route.prefix) if route.prefix.prefixlen else "default",
+                "ifindex": route.ifindex,
+            }
+            if int(route.gateway):
+                row["gateway"] = str(route.gateway)
+            else:
+                row["scope"] = "link"
+            if int(route.prefsrc):
+                row["prefsrc"] = str(route.prefsrc)
+            rows.append(row)
+        return rows
+
+    def queued(self) -> dict[str, int]:
+        """Count the frames off the wire that stand in these layers, by place."""
+        frames = self.frags.frames()
+        return {"proto/frag": frames} if frames else {}
+
+    # ---- the end
+
+    def close(self) -> None:
+        """End what waits here. Call it when no CPU runs any more."""
+        self.frags.flush()
+        self.neigh.flush()
