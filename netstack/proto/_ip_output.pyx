@@ -28,7 +28,8 @@ from netstack._net cimport (
 )
 from netstack._skb cimport (
     CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SKB_STRUCT, SkBuff, consume_skb,
-    dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end, skb_headlen, skb_push,
+    dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end,
+    skb_headlen, skb_push,
 )
 from netstack.proto._neigh cimport neigh_output
 from netstack.proto._inet cimport (

@@ -23,7 +23,7 @@ from netstack.proto.route import RTN
 
 if TYPE_CHECKING:
     from netstack._skb import SkBuff
-    from netstack.proto._neigh_table import Entry
+    from netstack.proto._neigh_table import _Entry
     from netstack.proto.af_inet import InetHost
 
 ETH_P_ARP = 0x0806
@@ -106,7 +106,7 @@ def arp_is_garp(host: InetHost, op: int, sha: bytes, sip: int, tha: bytes, tip: 
 # ---- timers
 
 
-def neigh_timer_handler(host: InetHost, entry: Entry, now: int) -> None:
+def neigh_timer_handler(host: InetHost, entry: _Entry, now: int) -> None:
     """Move one entry on whose timer has run out, by the kernel's state machine.
 
     REACHABLE turns STALE when nobody used it, else DELAY; DELAY turns PROBE when no upper layer
