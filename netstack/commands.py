@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from netstack import drops, procfs, stats
@@ -58,8 +59,9 @@ def softnet(it: Running) -> Rows:
 
 
 def sockets(it: Running) -> Rows:
-    """Give every open socket."""
-    return list(it.host.sockets())
+    """Give every open socket, and whose it is: all are this process's."""
+    owner = {"pid": os.getpid(), "command": Path("/proc/self/comm").read_text().strip()}
+    return [row | owner for row in it.host.sockets()]
 
 
 def ledger(it: Running) -> dict[str, Any]:

@@ -133,14 +133,11 @@ def udp_socket(port: int = 5000, **more: Any) -> dict[str, Any]:
         "peer": None,
         "rmem": 0,
         "rcvbuf": 212992,
-        "wmem": 0,
         "sndbuf": 212992,
+        "forward_alloc": 0,
         "drops": 0,
-        "packets": 0,
-        "qlen": 0,
+        "queued": 0,
         "inode": 1,
-        "command": "python3",
-        "pid": 4242,
-        "fd": 5,
+        "ifindex": 0,
     }
     return row | more

@@ -9,6 +9,7 @@ from typing import Any
 from netstack.cli.command import Command, Namespace, Parser, ask, print_json
 
 WILDCARD = "0.0.0.0"
+SENT_AT_ONCE = 0  # Send-Q: a datagram is on the transmit ring when sendto() returns
 
 
 def _arguments(parser: Parser) -> None:
@@ -20,7 +21,7 @@ def _arguments(parser: Parser) -> None:
     add("-n", "--numeric", action="store_true", help="ports as numbers")
     add("-m", "--memory", action="store_true", help="memory of the queues, limits, drops")
     add("-e", "--extended", action="store_true", help="inode")
-    add("-i", "--info", action="store_true", help="datagrams received, drops, who waits")
+    add("-i", "--info", action="store_true", help="datagrams in the queue, and dropped")
     add("-p", "--processes", action="store_true", help="the process")
     add("-H", "--no-header", action="store_true", help="without the heading")
     add("-O", "--oneline", action="store_true", help="one line a socket")
@@ -46,14 +47,17 @@ def _as_json(row: dict[str, Any]) -> dict[str, Any]:
         "netid": row["proto"],
         "state": _state(row),
         "recv-q": row["rmem"],
-        "send-q": row["wmem"],
+        "send-q": SENT_AT_ONCE,
         "local": {"address": row["local"][0], "port": row["local"][1]},
         "peer": {"address": peer[0], "port": peer[1]},
+        "queued": row["queued"],
         "inode": row["inode"],
+        "pid": row["pid"],
         "skmem": {
             "rmem_alloc": row["rmem"],
             "rcv_buf": row["rcvbuf"],
             "snd_buf": row["sndbuf"],
+            "fwd_alloc": row["forward_alloc"],
             "drops": row["drops"],
         },
     }
@@ -72,7 +76,7 @@ def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace, *, several: b
     for row in rows:
         local, peer = row["local"], row["peer"] or (WILDCARD, 0)
         lines.append([
-            row["proto"], _state(row), str(row["rmem"]), str(row["wmem"]),
+            row["proto"], _state(row), str(row["rmem"]), str(SENT_AT_ONCE),
             local[0], _port(local[1], row["proto"], args.numeric),
             peer[0], _port(peer[1], row["proto"], args.numeric), " ".join(_process(row, args)),
         ])  # fmt: skip
@@ -113,7 +117,7 @@ def _protocol(number: int) -> str:
 def _process(row: dict[str, Any], args: Namespace) -> list[str]:
     parts = []
     if args.processes:
-        parts.append(f'users:(("{row["command"]}",pid={row["pid"]},fd={row["fd"]}))')
+        parts.append(f'users:(("{row["command"]}",pid={row["pid"]}))')
     if args.extended:
         parts.append(f"ino:{row['inode']} sk:{row['inode']:x} <->")
     return parts
@@ -124,11 +128,11 @@ def _more(row: dict[str, Any], args: Namespace) -> list[str]:
     parts = []
     if args.memory:
         parts.append(
-            f"skmem:(r{row['rmem']},rb{row['rcvbuf']},t{row['wmem']},tb{row['sndbuf']},"
-            f"f0,w0,o0,bl0,d{row['drops']})"
+            f"skmem:(r{row['rmem']},rb{row['rcvbuf']},t0,tb{row['sndbuf']},"
+            f"f{row['forward_alloc']},w0,o0,bl0,d{row['drops']})"
         )
     if args.info:
-        parts.append(f"datagrams:{row['packets']} queued:{row['qlen']} drops:{row['drops']}")
+        parts.append(f"queued:{row['queued']} drops:{row['drops']}")
     return parts
 
 

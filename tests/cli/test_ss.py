@@ -1,5 +1,8 @@
 """``ss``: which sockets, which columns, beside iproute2's own output."""
 
+import os
+import re
+
 import pytest
 
 from tests.fakehost import udp_socket
@@ -8,7 +11,7 @@ from tests.fakehost import udp_socket
 @pytest.fixture
 def three(host):
     host.socks = [
-        udp_socket(5000, rmem=832, drops=3, qlen=1, packets=9, inode=7),
+        udp_socket(5000, rmem=832, drops=3, queued=1, inode=7),
         udp_socket(45272, peer=("10.0.0.1", 53), inode=8),
         udp_socket(1, proto="raw", local=("0.0.0.0", 1), inode=9),
     ]
@@ -51,9 +54,9 @@ def test_ports_have_names_unless_numeric(three, good):
 
 def test_extended_process_and_info(three, good):
     (first, below, *_) = good("ss", "-uanepiH").splitlines()
-    assert 'users:(("python3",pid=4242,fd=5))' in first
+    assert re.search(rf'users:\(\("[^"]+",pid={os.getpid()}\)\)', first)
     assert "ino:7 sk:7 <->" in first
-    assert below == "\t datagrams:9 queued:1 drops:3"
+    assert below == "\t queued:1 drops:3"
 
 
 def test_no_socket_is_only_the_heading(host, good):
