@@ -127,7 +127,7 @@ cdef void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexce
     [udp_queue_rcv_skb(), udp_unexpected_gso()]
     """
     cdef sk_buff *following
-    if likely(not skb_is_gso(skb)) or (sk.flags & SOCKF_GRO and skb.gso_type & SKB_GSO_UDP_L4):
+    if likely(not skb_is_gso(skb)) or (sk.flags & SOCKF_GRO and skb.gso_type == SKB_GSO_UDP_L4):
         udp_queue_rcv_one(n, sk, skb, sd)
         return
     skb = skb_gro_split(skb)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from netstack._counters import mib, skb_drop_reason
+from netstack._gso import gro_split
 from netstack.nf.hooks import NF_HOOK, NF_INET_FORWARD, NF_INET_POST_ROUTING
 from netstack.proto import _ip_output
 from netstack.proto.icmp import (
@@ -34,7 +35,15 @@ IP_DF = 0x4000
 
 
 def ip_forward(host: InetHost, skb: SkBuff) -> None:
-    """Send on a packet that routing gave a way out. Consumes skb."""
+    """Send on a packet that routing gave a way out. Consumes skb.
+
+    What GRO merged goes on as the frames it was: Linux cuts it at the way out, here it has to
+    be done before a header changes.
+    """
+    if skb.gso_segs:
+        for part in gro_split(skb, host.net):
+            ip_forward(host, part)
+        return
     reasons = skb_drop_reason
     header = skb.data[:20]
     saddr, daddr = addresses(header)
