@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("tests.netns",)
+pytest_plugins = ("tests.netns", "tests.left_behind")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -13,9 +14,23 @@ from netstack.errors import UsageError, hint_of
 class AnyPort(socket.socket):
     """A socket that is on some port of the loopback when 7 is asked for."""
 
+    ended = False
+
     def bind(self, address):
         self.asked = address
         super().bind(("127.0.0.1", 0))
+
+    def recvfrom_into(self, *arguments):
+        return self.unless_ended(super().recvfrom_into(*arguments))
+
+    def recv_into(self, *arguments):
+        return self.unless_ended(super().recv_into(*arguments))
+
+    def unless_ended(self, received):
+        """Raise as a host's socket does; the kernel's, once shut down, reads as empty for ever."""
+        if self.ended:
+            raise OSError("closed")
+        return received
 
 
 class KernelHost:
@@ -42,6 +57,15 @@ def host():
     host = KernelHost()
     yield host
     host.closed = True
+    for sock in host.sockets:
+        sock.ended = True
+        with suppress(OSError):  # ENOTCONN; but it wakes the thread that waits in recvfrom
+            sock.shutdown(socket.SHUT_RDWR)
+    for thread in threading.enumerate():
+        if thread.name.startswith("app/"):
+            thread.join(5)
+    for sock in host.sockets:
+        sock.close()
 
 
 @pytest.fixture
