@@ -2,10 +2,14 @@
 
 The kernel completes what it holds when a jiffy ends between two writes, whatever the frames
 say. So a difference counts only if it comes again and again.
+
+Rules change between releases (6.10: IP IDs, TCP in lists; 6.18: IDs that stand without DF, CWR).
+The reference is 6.18; another kernel is asked only what all releases answer alike.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +30,7 @@ from tests.napi.kernel import KernelGro, Seen
 
 pytestmark = pytest.mark.tap
 ATTEMPTS = 20
+REFERENCE = os.uname().release.startswith("6.18.")
 
 
 class Pair:
@@ -92,6 +97,10 @@ SETTINGS: dict[str, tuple[list[str], int, dict[int, bool]]] = {
 }
 
 
+if not REFERENCE:
+    SETTINGS = {name: SETTINGS[name] for name in ("plain", "sockets")}
+
+
 @pytest.fixture(scope="module", params=SETTINGS, ids=lambda name: name.replace(" ", "-"))
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Give both GROs, in each of the settings."""
@@ -135,13 +144,29 @@ CASES: dict[str, list[Ip]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+OLD_RULES = [
+    "segments",
+    "sequence numbers wrap",
+    "PSH",
+    "FIN",
+    "nine flows",
+    "datagrams",
+    "datagrams for a socket without UDP_GRO",
+    "datagrams for no socket",
+    "datagrams grow",
+    "datagrams without checksum",
+]
+
+
+@pytest.mark.parametrize("case", CASES if REFERENCE else OLD_RULES)
 def test_both_pass_up_the_same_packets(pair: Pair, case: str) -> None:
     pair.agree(CASES[case])
 
 
 @settings(max_examples=40)
-@given(EVENTS)
+@given(
+    EVENTS if REFERENCE else EVENTS.map(lambda events: [(*event[:2], {}) for event in events])
+)
 def test_both_pass_up_the_same_packets_whatever_comes(pair: Pair, events: list[Event]) -> None:
     pair.agree(frames(events))
 
