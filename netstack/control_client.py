@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,7 +60,8 @@ class Control:
         """Return the data of the answer, or raise what the host raised."""
         line = json.dumps({"cmd": command, "args": arguments}) + "\n"
         try:
-            self.sock.sendall(line.encode())
+            with suppress(BrokenPipeError):  # refused before it was asked: the reason is there
+                self.sock.sendall(line.encode())
             reply = json.loads(self._line())
         except (ConnectionError, EOFError):
             raise oserror(errno.ECONNRESET, f"host {self.name} has ended") from None
