@@ -144,5 +144,6 @@ cpdef enum skb_drop_reason:
     NIC_DROP_RUC                           # runt: shorter than an Ethernet header (register RUC)
     NIC_DROP_ROC                           # giant: longer than RLPML allows (register ROC)
     NIC_DROP_RNBC                          # no receive buffer and DROP_EN set (register RQDPC)
+    NIC_DROP_RXERR                         # the NIC marked the frame as damaged (CE, SE, SEQ, CXE, RXE)
     NIC_DROP_RESET                         # the NIC was reset with the frame in its memory
     SKB_FATE_NR

@@ -135,5 +135,6 @@ class skb_drop_reason(IntEnum):
     NIC_DROP_RUC = 48
     NIC_DROP_ROC = 49
     NIC_DROP_RNBC = 50
-    NIC_DROP_RESET = 51
-    SKB_FATE_NR = 52
+    NIC_DROP_RXERR = 51
+    NIC_DROP_RESET = 52
+    SKB_FATE_NR = 53

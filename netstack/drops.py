@@ -146,25 +146,28 @@ REASONS: dict[str, Reason] = {
         "proto/_neigh.pyx", "the neighbour table is full",
         "raise `netstack sysctl net.ipv4.neigh.default.gc_thresh3`"),
     "DEV_READY": Reason(
-        "driver/_igb.pyx", "the device is closed or has no descriptor free",
+        "driver/_igb_tx.pyx", "the device is closed or has no descriptor free",
         "send slower, or bring the host up with a larger --ring"),
     "GRO_DROP": Reason(
         "napi/_gro.pyx", "a frame of a merged packet that is malformed",
         "look at the frames: `netstack capture -e -v`"),
     "NIC_DROP_FILTER": Reason(
-        "device/_igb.pyx", "the NIC's address filter did not match",
+        "device/_igb_rx.pyx", "the NIC's address filter did not match",
         "usual for traffic of others; else clear the sender's neighbour cache"),
     "NIC_DROP_RUC": Reason(
-        "device/_igb.pyx", "runt: shorter than an Ethernet header",
+        "device/_igb_rx.pyx", "runt: shorter than an Ethernet header",
         "the sender writes incomplete frames to the wire"),
     "NIC_DROP_ROC": Reason(
-        "device/_igb.pyx", "giant: longer than the MTU allows",
+        "device/_igb_rx.pyx", "giant: longer than the MTU allows",
         "give both ends the same mtu: `netstack up --mtu`"),
     "NIC_DROP_RNBC": Reason(
-        "device/_igb.pyx", "no receive buffer was free",
+        "device/_igb_rx.pyx", "no receive buffer was free",
         "bring the host up with a larger --ring, or lower the load"),
+    "NIC_DROP_RXERR": Reason(
+        "driver/_igb_rx.pyx", "the NIC marked the frame as damaged",
+        "look at the errors: `netstack ethtool -S`"),
     "NIC_DROP_RESET": Reason(
-        "device/_igb.pyx", "the NIC was reset with the frame in its memory",
+        "device/_igb_rx.pyx", "the NIC was reset with the frame in its memory",
         "usual when a host is closed under load"),
 }  # fmt: skip
 

@@ -1,0 +1,179 @@
+"""igb: fetch transmit descriptors and put their frames on the wire.
+
+Stage 1 of 8:  [device] driver irq napi netif nf proto sock
+In       descriptors up to TDT            driver/_igb_tx.pyx
+Out      frames on a wire                 device/_wire.pxd
+Context  whoever writes TDT, any thread; no GIL; never allocates, never raises
+Kernel   none; Intel 82576EB datasheet 7.2 (transmit functionality)
+
+Writing TDT fetches at once, in the writer's context: there is no other thread to do it, and the
+wire takes the frame at once. So a descriptor is done when the doorbell returns, unless the wire had
+no room; then it stays, and the step tries again.
+"""
+
+from libc.errno cimport EAGAIN
+from libc.string cimport memcpy, memmove
+
+from netstack._abi cimport (
+    add_owned64, load_relaxed64, put_be16, spin_lock, spin_trylock, spin_unlock,
+    store_relaxed64, store_release32, u8, u16, u32, u64, unlikely,
+)
+from netstack._checksum cimport csum_fold, csum_partial
+from netstack._net cimport ETH_HLEN
+from netstack.device._igb_nic cimport (
+    IGB_MAX_FRAME, IGB_STAT_BPTC, IGB_STAT_GOTC, IGB_STAT_GPTC, IGB_STAT_MPTC, IGB_STAT_TNCRS,
+    IGB_STAT_TPT, IGB_TX_RETRY_NS, igb_cause, igb_nic, igb_tx_unit,
+)
+from netstack.device._igb_regs cimport (
+    E1000_ADVTXD_DCMD_EOP, E1000_ADVTXD_DCMD_RS, E1000_ADVTXD_DCMD_VLE, E1000_ADVTXD_DTYP_CTXT,
+    E1000_ADVTXD_DTYP_MASK, E1000_ADVTXD_MACLEN_SHIFT, E1000_ADVTXD_TUCMD_L4T_TCP,
+    E1000_TXD_POPTS_IXSM, E1000_TXD_POPTS_TXSM, E1000_TXD_STAT_DD, E1000_TX_FLAGS_VLAN_SHIFT,
+    e1000_adv_tx_desc,
+)
+
+
+cdef void igb_tx_checksums(igb_tx_unit *q, u8 *frame, u32 size, u32 popts) noexcept nogil:
+    """Insert the checksums that the context describes. 7.2.5.
+
+    The driver has put the sum of the pseudo header into the TCP or UDP checksum field.
+    """
+    cdef u32 ip = q.context.vlan_macip_lens >> E1000_ADVTXD_MACLEN_SHIFT & 0x7F
+    cdef u32 l4 = ip + (q.context.vlan_macip_lens & 0x1FF)
+    cdef bint tcp = q.context.type_tucmd_mlhl & E1000_ADVTXD_TUCMD_L4T_TCP != 0
+    cdef u32 field = l4 + (16 if tcp else 6)
+    cdef u16 sum
+    if popts & E1000_TXD_POPTS_IXSM and ip + 12 <= l4 <= size:
+        put_be16(frame + ip + 10, 0)
+        sum = csum_fold(csum_partial(frame + ip, l4 - ip, 0))
+        memcpy(frame + ip + 10, &sum, 2)
+    if popts & E1000_TXD_POPTS_TXSM and field + 2 <= size:
+        sum = csum_fold(csum_partial(frame + l4, size - l4, 0))
+        if sum == 0 and not tcp:
+            sum = 0xFFFF           # RFC 768: 0 would say that there is none
+        memcpy(frame + field, &sum, 2)
+
+
+cdef u32 igb_tx_gather(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
+    """Put the frame of ``count`` descriptors together in the NIC's memory. Its length; 0: too long."""
+    cdef e1000_adv_tx_desc *first = &q.ring[q.head]
+    cdef e1000_adv_tx_desc *desc
+    cdef u8 *frame = nic.tx_fifo
+    cdef u32 size = 0
+    cdef u32 at = q.head
+    cdef u32 part, _i
+    for _i in range(count):
+        desc = &q.ring[at]
+        part = desc.read.cmd_type_len & 0xFFFF
+        if size + part > IGB_MAX_FRAME:
+            return 0
+        memcpy(frame + size, <u8 *>desc.read.buffer_addr, part)
+        size += part
+        at = at + 1 if at + 1 < q.count else 0
+    igb_tx_checksums(q, frame, size, first.read.olinfo_status)
+    if first.read.cmd_type_len & E1000_ADVTXD_DCMD_VLE and size >= ETH_HLEN:
+        memmove(frame + 16, frame + 12, size - 12)
+        put_be16(frame + 12, <u16>nic.vet)
+        put_be16(frame + 14, <u16>(q.context.vlan_macip_lens >> E1000_TX_FLAGS_VLAN_SHIFT))
+        size += 4
+    return size
+
+
+cdef u32 igb_tx_frame_descs(igb_tx_unit *q) noexcept nogil:
+    """Count the descriptors of the frame at head, up to its EOP; 0 when TDT comes first."""
+    cdef u32 at = q.head
+    cdef u32 count = 0
+    while at != q.tail:
+        count += 1
+        if q.ring[at].read.cmd_type_len & E1000_ADVTXD_DCMD_EOP:
+            return count
+        at = at + 1 if at + 1 < q.count else 0
+    return 0
+
+
+cdef int igb_tx_send(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
+    """Put one frame on the wire and count it. 0 when it is done with, -EAGAIN when it must wait."""
+    cdef e1000_adv_tx_desc *first = &q.ring[q.head]
+    cdef u8 *frame = <u8 *>first.read.buffer_addr
+    cdef u32 size = first.read.cmd_type_len & 0xFFFF
+    cdef u32 low
+    cdef int err
+    if (count > 1 or first.read.cmd_type_len & E1000_ADVTXD_DCMD_VLE
+            or first.read.olinfo_status & (E1000_TXD_POPTS_IXSM | E1000_TXD_POPTS_TXSM)):
+        frame = nic.tx_fifo
+        size = igb_tx_gather(nic, q, count)
+    err = nic.w.tx(nic.w, frame, size) if size else -1
+    if unlikely(err == -EAGAIN):
+        return err
+    if unlikely(err < 0):
+        add_owned64(&nic.stat[IGB_STAT_TNCRS], 1)
+        return 0
+    add_owned64(&nic.stat[IGB_STAT_TPT], 1)
+    add_owned64(&nic.stat[IGB_STAT_GPTC], 1)
+    add_owned64(&nic.stat[IGB_STAT_GOTC], size)
+    if frame[0] & 1:
+        memcpy(&low, frame, 4)
+        add_owned64(&nic.stat[IGB_STAT_BPTC if low == 0xFFFFFFFFu else IGB_STAT_MPTC], 1)
+    return 0
+
+
+cdef void igb_tx_complete(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
+    """Write DD back where it was asked for; every ``wthresh`` of them latch the cause. 7.2.4."""
+    cdef e1000_adv_tx_desc *desc
+    cdef u32 _i
+    for _i in range(count):
+        desc = &q.ring[q.head]
+        if desc.read.cmd_type_len & E1000_ADVTXD_DCMD_RS:
+            store_release32(&desc.wb.status, E1000_TXD_STAT_DD)
+            q.done += 1
+        q.head = q.head + 1 if q.head + 1 < q.count else 0
+    if q.done >= q.wthresh:
+        q.done = 0
+        igb_cause(nic, q.eicr)
+
+
+cdef void igb_tx_fetch(igb_nic *nic, igb_tx_unit *q) noexcept nogil:
+    """Work off the descriptors between head and tail. The caller holds the queue's lock."""
+    cdef u32 count
+    while q.head != q.tail:
+        if q.ring[q.head].read.cmd_type_len & E1000_ADVTXD_DTYP_MASK == E1000_ADVTXD_DTYP_CTXT:
+            memcpy(&q.context, &q.ring[q.head], sizeof(q.context))
+            q.head = q.head + 1 if q.head + 1 < q.count else 0
+            continue
+        count = igb_tx_frame_descs(q)
+        if count == 0:
+            return
+        if igb_tx_send(nic, q, count) < 0:
+            q.stuck = 1
+            return
+        igb_tx_complete(nic, q, count)
+    q.stuck = 0
+
+
+cdef void igb_tx_tail(igb_nic *nic, igb_tx_unit *q, u32 tail) noexcept nogil:
+    """Write TDT: the descriptors before ``tail`` are the hardware's. The doorbell.
+
+    A frame that the wire had no room for raises the queue's interrupt, so that the CPU looks: its
+    steps try again.
+    """
+    cdef bint stuck
+    spin_lock(&q.lock)
+    q.tail = tail
+    if q.enabled:
+        igb_tx_fetch(nic, q)
+    stuck = q.stuck
+    spin_unlock(&q.lock)
+    if unlikely(stuck) and load_relaxed64(&nic.tx_retry) == 0:
+        store_relaxed64(&nic.tx_retry, 1)
+        if nic.hw.fire != NULL and q.eicr:
+            nic.hw.fire(nic.hw.fire_arg, q.vector)
+
+
+cdef void igb_tx_retry(igb_nic *nic, u64 now) noexcept nogil:
+    """Try the frame again that the wire had no room for."""
+    cdef igb_tx_unit *q = &nic.tx[0]
+    if not spin_trylock(&q.lock):
+        return                     # whoever holds it is fetching
+    if q.enabled:
+        igb_tx_fetch(nic, q)
+    store_relaxed64(&nic.tx_retry, now + IGB_TX_RETRY_NS if q.stuck else 0)
+    spin_unlock(&q.lock)

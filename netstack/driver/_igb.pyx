@@ -1,0 +1,324 @@
+"""igb: the device as set-up code and ethtool see it.
+
+Stage 2 of 8:  device [driver] irq napi netif nf proto sock
+In       settings of a host, of ethtool   netstack/host.py, netstack/commands.py
+Out      the adapter and its registers    driver/_igb_main.pyx
+Context  process context, with the GIL
+Kernel   igb_change_mtu(), igb_main.c; igb_set_ringparam(), igb_set_coalesce(), igb_ethtool.c
+"""
+
+cimport cython
+
+import os
+
+from libc.string cimport memcpy
+
+from netstack._abi cimport load_relaxed64, u8, u32, u64, uintptr_t
+from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, Net
+from netstack.device._igb_csr cimport rd32
+from netstack.device._igb_nic cimport igb_set_missed
+from netstack.device._igb_regs cimport (
+    E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP,
+)
+from netstack.device._wire cimport wire as wire_t
+from netstack.driver._igb_hw cimport igb_set_rx_mode, igb_setup_mrqc
+from netstack.driver._igb_main cimport igb_close, igb_open, igb_probe, igb_remove
+from netstack.irq._cpu cimport cpu_release, cpu_take
+from netstack.napi._napi cimport softnet_data
+
+from netstack.device._igb_regs import e1000_reg
+from netstack.driver import igb_ethtool
+
+cdef enum:
+    ETH_OVERHEAD = 14 + 4 + 4      # header, frame check sequence, VLAN tag
+    MAX_MC = 64
+
+
+@cython.final
+cdef class Igb:
+    """An igb on a wire, with its driver, on one CPU of a host.
+
+    ``cpu`` and ``wire`` are addresses (``Cpu.address``, ``MemoryWire.address``). What they belong to must outlive
+    the device. Names and values of what it tells are ethtool's.
+    """
+    cdef igb_adapter *adapter
+    cdef Net net
+    cdef readonly bint running
+    cdef dict totals               # statistics registers, added up: reading clears them
+    cdef public int _fail_open_at  # for tests: the step of opening that fails
+
+    def __cinit__(self, Net net not None, uintptr_t cpu, uintptr_t wire, str name, bytes mac, int mtu=1500,
+                  int ring=256, u32 ifindex=1):
+        """Probe. The device is closed yet."""
+        self._fail_open_at = -1
+        if cpu == 0 or wire == 0:
+            raise ValueError("cpu and wire are addresses: give Cpu.address and the wire's address")
+        if not 1 <= len(name.encode()) <= 15:
+            raise ValueError(f"name={name!r}: a device's name has 1 to 15 bytes")
+        if len(mac) != 6 or mac[0] & 1 or not any(mac):
+            raise ValueError(f"mac={mac.hex(':')!r}: give 6 bytes of a unicast address, as 02:00:00:00:00:01")
+        if not 1 <= ifindex <= MAX_DEVICES or net.ptr.devices[ifindex - 1] != NULL:
+            raise ValueError(f"ifindex={ifindex}: give one from 1 to {MAX_DEVICES} that no device has")
+        igb_ethtool.check_ring("ring", ring)
+        igb_ethtool.check_mtu(mtu)
+        self.net = net
+        self.totals = dict.fromkeys([*igb_ethtool.REGISTERS, *igb_ethtool.OTHER_TOTALS], 0)
+        self.adapter = igb_probe(net, <softnet_data *>cpu, <wire_t *>wire, name.encode(), mac)
+        self.adapter.q_vector.rx.count = self.adapter.q_vector.tx.count = ring
+        self.adapter.dev.mtu = mtu
+        self.adapter.max_frame_size = mtu + ETH_OVERHEAD
+        self.set_rss(os.urandom(40))
+        self.adapter.dev.ifindex = ifindex
+        net.ptr.devices[ifindex - 1] = &self.adapter.dev
+        if net.ptr.nr_devices < ifindex:
+            net.ptr.nr_devices = ifindex
+
+    def __dealloc__(self):
+        if self.adapter == NULL:
+            return
+        if self.running:
+            igb_close(self.adapter)
+        self.net.ptr.devices[self.adapter.dev.ifindex - 1] = NULL
+        igb_remove(self.adapter)
+
+    @property
+    def address(self):
+        """The net_device, for set-up code of other stages."""
+        return <uintptr_t>&self.adapter.dev
+
+    @property
+    def hw_address(self):
+        """The hw_device: what sits on the CPU's bus."""
+        return <uintptr_t>&self.adapter.nic.hw
+
+    @property
+    def name(self):
+        """Of the device."""
+        return self.adapter.dev.name.decode()
+
+    @property
+    def mac(self):
+        """Its address, 6 bytes."""
+        return self.adapter.dev.dev_addr[:6]
+
+    @property
+    def mtu(self):
+        """Bytes of the largest packet to send."""
+        return self.adapter.dev.mtu
+
+    @property
+    def carrier(self):
+        """True while the wire is there. [netif_carrier_ok()]"""
+        return self.adapter.dev.flags & IFF_RUNNING != 0
+
+    @property
+    def features(self):
+        """NETIF_F_* bits."""
+        return self.adapter.dev.features
+
+    @features.setter
+    def features(self, u64 bits):
+        self.adapter.dev.features = bits
+
+    # ---- open, close, and what needs the device closed for a moment
+
+    def open(self):
+        """Let frames come and go. OSError ENOMEM, ENOSPC, EBADF: the device is closed as before."""
+        if not self.running:
+            igb_open(self.adapter, self._fail_open_at)
+            self.running = True
+
+    def close(self):
+        """Stop, and end what the NIC and the rings hold (NIC_DROP_RESET)."""
+        if self.running:
+            self.running = False
+            igb_close(self.adapter)
+
+    cdef int reopen(self) except -1:
+        """Apply a change to a device that may be running."""
+        if self.running:
+            self.close()
+            self.open()
+        return 0
+
+    def set_mtu(self, int mtu):
+        """Set the MTU, 68 to 9216; above 1512 frames may take several descriptors. [igb_change_mtu()]"""
+        cdef u32 before = self.adapter.dev.mtu
+        igb_ethtool.check_mtu(mtu)
+        self.adapter.dev.mtu = mtu
+        self.adapter.max_frame_size = mtu + ETH_OVERHEAD
+        try:
+            self.reopen()
+        except OSError:
+            self.adapter.dev.mtu = before
+            self.adapter.max_frame_size = before + ETH_OVERHEAD
+            raise
+
+    def set_ring(self, rx=None, tx=None):
+        """Set the ring sizes, 64 to 4096 descriptors, a multiple of 8. [igb_set_ringparam()]"""
+        cdef u32 rx_before = self.adapter.q_vector.rx.count
+        cdef u32 tx_before = self.adapter.q_vector.tx.count
+        cdef u32 rx_count = igb_ethtool.check_ring("rx", rx) if rx is not None else rx_before
+        cdef u32 tx_count = igb_ethtool.check_ring("tx", tx) if tx is not None else tx_before
+        cdef bint was_running = self.running
+        self.close()
+        self.adapter.q_vector.rx.count = rx_count
+        self.adapter.q_vector.tx.count = tx_count
+        if not was_running:
+            return
+        try:
+            self.open()
+        except (OSError, MemoryError):
+            self.adapter.q_vector.rx.count = rx_before
+            self.adapter.q_vector.tx.count = tx_before
+            self.open()
+            raise
+
+    # ---- what is changed while frames come
+
+    def set_rx_mode(self, bint promisc=False, bint allmulti=False, multicast=()):
+        """Choose the frames to take beside our own and broadcast. [igb_set_rx_mode()]
+
+        ``multicast`` are addresses of 6 bytes; more than 64 turn into all of them.
+        """
+        cdef bytes address
+        cdef u32 count = 0
+        addresses = list(multicast)
+        for each in addresses:
+            if len(each) != 6 or not each[0] & 1:
+                raise ValueError(f"{bytes(each).hex(':')!r} is no multicast address: its first byte is odd")
+        with nogil:
+            cpu_take(self.adapter.sd)
+        for address in addresses[:MAX_MC]:
+            memcpy(self.adapter.mc[count], <const u8 *>address, 6)
+            count += 1
+        self.adapter.nr_mc = count
+        self.adapter.promisc = promisc
+        self.adapter.allmulti = allmulti or len(addresses) > MAX_MC
+        self.adapter.dev.flags &= ~<u32>(IFF_PROMISC | IFF_ALLMULTI)
+        self.adapter.dev.flags |= (IFF_PROMISC if promisc else 0) | (IFF_ALLMULTI if allmulti else 0)
+        if self.running:
+            igb_set_rx_mode(self.adapter)
+        cpu_release(self.adapter.sd)
+
+    def set_rss(self, bytes key=None, udp4=None):
+        """Set the 40-byte hash key; ``udp4``: hash the ports of UDP too (rx-flow-hash udp4 sdfn)."""
+        if key is not None and len(key) != 40:
+            raise ValueError(f"a key of {len(key)} bytes: RSS takes 40")
+        with nogil:
+            cpu_take(self.adapter.sd)
+        if key is not None:
+            memcpy(self.adapter.rss_key, <const u8 *>key, 40)
+        if udp4 is not None:
+            self.adapter.rss_udp = 1 if udp4 else 0
+        if self.running:
+            igb_setup_mrqc(self.adapter)
+        cpu_release(self.adapter.sd)
+
+    def set_coalesce(self, int rx_usecs):
+        """Set the throttle: 0 off, 1 dynamic, 3 dynamic but gentle, 10 to 10000 microseconds. [igb_set_coalesce()]"""
+        cdef u32 setting = igb_ethtool.check_usecs(rx_usecs)
+        with nogil:
+            cpu_take(self.adapter.sd)
+        self.adapter.rx_itr_setting = setting if setting <= 3 else setting << 2
+        self.adapter.q_vector.itr_val = self.adapter.rx_itr_setting
+        if 0 < setting <= 3:
+            self.adapter.q_vector.itr_val = IGB_START_ITR
+        self.adapter.q_vector.set_itr = 1
+        cpu_release(self.adapter.sd)
+
+    def set_missed(self, u64 total):
+        """Say how many frames the wire has lost so far: they appear as rx_missed_errors (MPC)."""
+        igb_set_missed(self.adapter.nic, total)
+
+    # ---- what ethtool shows
+
+    def ring(self):
+        """``ethtool -g``."""
+        return {"rx-max": IGB_MAX_RXD, "tx-max": IGB_MAX_RXD, "rx": self.adapter.q_vector.rx.count,
+                "tx": self.adapter.q_vector.tx.count}
+
+    def coalesce(self):
+        """``ethtool -c``."""
+        cdef u32 setting = self.adapter.rx_itr_setting
+        return {"rx-usecs": setting if setting <= 3 else setting >> 2, "tx-usecs": 0}
+
+    def drvinfo(self):
+        """``ethtool -i``."""
+        return igb_ethtool.drvinfo()
+
+    def rss(self):
+        """``ethtool -x`` and ``-n rx-flow-hash udp4``: the queue of each of 128 hash values, the key."""
+        return {"rings": 1, "indirection": [0] * 128, "key": self.adapter.rss_key[:40],
+                "udp4": "sdfn" if self.adapter.rss_udp else "sd"}
+
+    def registers(self):
+        """``ethtool -d``: every register by its name, without those that reading changes."""
+        return {reg.name[6:]: rd32(self.adapter.nic, reg) for reg in e1000_reg
+                if reg.name[6:] not in ("ICR", "EICR", "RQDPC") and not 0x4000 <= reg < 0x4200}
+
+    cdef dict update_totals(self):
+        """Add up the statistics registers. [igb_update_stats()]"""
+        for name in igb_ethtool.REGISTERS:
+            self.totals[name] += rd32(self.adapter.nic, e1000_reg["E1000_" + name])
+        self.totals["GORC"] = self.octets("GORC", E1000_GORCL, E1000_GORCH)
+        self.totals["GOTC"] = self.octets("GOTC", E1000_GOTCL, E1000_GOTCH)
+        self.totals["RQDPC"] += rd32(self.adapter.nic, E1000_RQDPC)
+        return self.totals
+
+    cdef object octets(self, str name, u32 low, u32 high):
+        cdef u64 since = rd32(self.adapter.nic, low)
+        since |= <u64>rd32(self.adapter.nic, high) << 32
+        return self.totals[name] + since
+
+    def queues(self):
+        """Counters of each queue, as ``tx_queue_0_packets``."""
+        cdef igb_q_vector *q = self.adapter.q_vector
+        return {
+            "tx_queue_0_packets": load_relaxed64(&q.tx.packets),
+            "tx_queue_0_bytes": load_relaxed64(&q.tx.bytes),
+            "tx_queue_0_restart": load_relaxed64(&q.tx.restart),
+            "rx_queue_0_packets": load_relaxed64(&q.rx.packets),
+            "rx_queue_0_bytes": load_relaxed64(&q.rx.bytes),
+            "rx_queue_0_drops": self.totals["RQDPC"],
+            "rx_queue_0_csum_err": load_relaxed64(&q.rx.csum_err),
+            "rx_queue_0_alloc_failed": load_relaxed64(&q.rx.alloc_failed),
+        }
+
+    def stats(self):
+        """``ethtool -S``, in its order."""
+        return igb_ethtool.stats(self.update_totals(), self.link_stats(), self.queues())
+
+    def link_stats(self):
+        """The fields of struct rtnl_link_stats64."""
+        cdef igb_adapter *adapter = self.adapter
+        return igb_ethtool.link_stats(self.update_totals(), {
+            "rx_packets": load_relaxed64(&adapter.dev.stats.rx_packets),
+            "tx_packets": load_relaxed64(&adapter.dev.stats.tx_packets),
+            "rx_bytes": load_relaxed64(&adapter.dev.stats.rx_bytes),
+            "tx_bytes": load_relaxed64(&adapter.dev.stats.tx_bytes),
+            "rx_dropped": load_relaxed64(&adapter.dev.stats.rx_dropped),
+            "tx_dropped": load_relaxed64(&adapter.dev.stats.tx_dropped),
+            "multicast": load_relaxed64(&adapter.dev.stats.multicast),
+            "rx_nohandler": load_relaxed64(&adapter.dev.stats.rx_nohandler),
+        })
+
+    def queued(self):
+        """Frames that stand in the NIC's memory and in the ring, finished but not cleaned."""
+        return queued_frames(self.adapter)
+
+
+cdef u32 queued_frames(igb_adapter *adapter):
+    cdef igb_rx_ring *ring = &adapter.q_vector.rx
+    cdef u32 i = ring.next_to_clean
+    cdef u32 count = 1 if ring.skb != NULL else 0
+    cdef bint inside = ring.skb != NULL
+    if ring.desc == NULL:
+        return 0
+    while i != ring.next_to_use and ring.desc[i].wb.length:
+        count += not inside
+        inside = not ring.desc[i].wb.status_error & E1000_RXD_STAT_EOP
+        i = i + 1 if i + 1 < ring.count else 0
+    if adapter.nic.fifo_len and adapter.nic.fifo_done == 0:
+        count += 1
+    return count

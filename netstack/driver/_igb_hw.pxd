@@ -1,0 +1,10 @@
+"""Setting up the NIC's registers; see ``_igb_hw.pyx``."""
+
+from netstack.driver._igb cimport igb_adapter, igb_q_vector
+
+cdef void igb_configure(igb_adapter *adapter) noexcept nogil
+cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil
+cdef void igb_setup_mrqc(igb_adapter *adapter) noexcept nogil
+cdef void igb_irq_enable(igb_adapter *adapter) noexcept nogil
+cdef void igb_irq_disable(igb_adapter *adapter) noexcept nogil
+cdef void igb_ring_irq_enable(igb_q_vector *q) noexcept nogil

@@ -1,0 +1,157 @@
+"""igb: write the NIC's registers: rings, filters, RSS, vectors.
+
+Stage 2 of 8:  device [driver] irq napi netif nf proto sock
+In       what the adapter is to be        driver/_igb_main.pyx
+Out      registers                        device/_igb_csr.pyx
+Context  set-up, as the CPU; igb_ring_irq_enable() at the end of a poll; no GIL
+Kernel   igb_configure(), igb_set_rx_mode(), drivers/net/ethernet/intel/igb/igb_main.c
+"""
+
+from libc.string cimport memset
+
+from netstack._abi cimport fetch_and32, u8, u32, u64
+from netstack.device._igb_csr cimport igb_reset, rd32, wr32
+from netstack.device._igb_nic cimport IGB_MAX_FRAME, igb_nic
+from netstack.device._igb_regs cimport (
+    E1000_CTRL, E1000_CTRL_SLU, E1000_CTRL_VME, E1000_EIAC, E1000_EIAM, E1000_EICR, E1000_EIMC, E1000_EIMS,
+    E1000_GPIE, E1000_GPIE_EIAME, E1000_GPIE_MSIX_MODE, E1000_GPIE_NSICR, E1000_GPIE_PBA, E1000_IAM, E1000_ICR,
+    E1000_ICR_LSC, E1000_IMC, E1000_IMS, E1000_IVAR0, E1000_IVAR_MISC, E1000_IVAR_VALID, E1000_MRQC,
+    E1000_MRQC_ENABLE_RSS, E1000_MRQC_RSS_FIELD_IPV4, E1000_MRQC_RSS_FIELD_IPV4_TCP,
+    E1000_MRQC_RSS_FIELD_IPV4_UDP, E1000_MTA, E1000_RCTL, E1000_RCTL_BAM, E1000_RCTL_EN, E1000_RCTL_LPE,
+    E1000_RCTL_MPE, E1000_RCTL_UPE, E1000_RDBAH, E1000_RDBAL, E1000_RDH, E1000_RDLEN, E1000_RETA, E1000_RLPML,
+    E1000_RSSRK, E1000_RXCSUM, E1000_RXCSUM_IPOFL, E1000_RXCSUM_PCSD, E1000_RXCSUM_TUOFL, E1000_RXDCTL,
+    E1000_SRRCTL, E1000_SRRCTL_BSIZEPKT_SHIFT, E1000_SRRCTL_DESCTYPE_ADV_ONEBUF, E1000_TCTL, E1000_TCTL_EN,
+    E1000_TCTL_PSP, E1000_TDBAH, E1000_TDBAL, E1000_TDH, E1000_TDLEN, E1000_TDT, E1000_TXDCTL,
+    E1000_XDCTL_ENABLE, E1000_XDCTL_WTHRESH_SHIFT, IGB_MTA_WORDS, IGB_RETA_WORDS, IGB_RSSRK_WORDS,
+)
+from netstack.driver._igb cimport (
+    IGB_MAX_FRAME_BUILD_SKB, IGB_RXBUFFER, IGB_TX_WTHRESH, IGB_VECTOR_OTHER, IGB_VECTOR_RING, igb_adapter,
+    igb_q_vector,
+)
+from netstack.driver._igb_itr cimport igb_set_itr, igb_write_itr
+
+
+cdef void igb_configure_msix(igb_adapter *adapter) noexcept nogil:
+    """Give queue pair and other causes their vectors; causes clear and mask themselves. [igb_configure_msix()]"""
+    cdef igb_nic *nic = adapter.nic
+    cdef u32 ring = IGB_VECTOR_RING | E1000_IVAR_VALID
+    adapter.eims_other = 1 << IGB_VECTOR_OTHER
+    adapter.q_vector.eims_value = 1 << IGB_VECTOR_RING
+    adapter.eims_enable_mask = adapter.eims_other | adapter.q_vector.eims_value
+    wr32(nic, E1000_GPIE, E1000_GPIE_MSIX_MODE | <u32>E1000_GPIE_PBA | E1000_GPIE_EIAME | E1000_GPIE_NSICR)
+    wr32(nic, E1000_IVAR0, ring | ring << 8)
+    wr32(nic, E1000_IVAR_MISC, (IGB_VECTOR_OTHER | E1000_IVAR_VALID) << 8)
+    adapter.q_vector.set_itr = 1
+    igb_write_itr(adapter.q_vector)
+
+
+cdef void igb_configure_tx(igb_adapter *adapter) noexcept nogil:
+    """Show the hardware the transmit ring. [igb_configure_tx_ring()]"""
+    cdef igb_nic *nic = adapter.nic
+    cdef u64 base = <u64>adapter.q_vector.tx.desc
+    wr32(nic, E1000_TDLEN, adapter.q_vector.tx.count * 16)
+    wr32(nic, E1000_TDBAL, <u32>base)
+    wr32(nic, E1000_TDBAH, <u32>(base >> 32))
+    wr32(nic, E1000_TDH, 0)
+    wr32(nic, E1000_TDT, 0)
+    wr32(nic, E1000_TXDCTL, E1000_XDCTL_ENABLE | IGB_TX_WTHRESH << E1000_XDCTL_WTHRESH_SHIFT)
+    wr32(nic, E1000_TCTL, E1000_TCTL_EN | E1000_TCTL_PSP)
+
+
+cdef void igb_configure_rx(igb_adapter *adapter) noexcept nogil:
+    """Show the hardware the receive ring, and what to find out about frames. [igb_configure_rx_ring()]"""
+    cdef igb_nic *nic = adapter.nic
+    cdef u64 base = <u64>adapter.q_vector.rx.desc
+    nic.rx[0].frame_id = adapter.q_vector.rx.frame_id
+    wr32(nic, E1000_RDBAL, <u32>base)
+    wr32(nic, E1000_RDBAH, <u32>(base >> 32))
+    wr32(nic, E1000_RDLEN, adapter.q_vector.rx.count * 16)
+    wr32(nic, E1000_RDH, 0)
+    wr32(nic, E1000_SRRCTL,
+         IGB_RXBUFFER >> E1000_SRRCTL_BSIZEPKT_SHIFT | E1000_SRRCTL_DESCTYPE_ADV_ONEBUF)
+    wr32(nic, E1000_RXDCTL, E1000_XDCTL_ENABLE)
+    wr32(nic, E1000_RXCSUM, E1000_RXCSUM_IPOFL | E1000_RXCSUM_TUOFL | E1000_RXCSUM_PCSD)
+
+
+cdef void igb_setup_mrqc(igb_adapter *adapter) noexcept nogil:
+    """Write key, table and fields of RSS: the ports of UDP only on request. [igb_setup_mrqc()]"""
+    cdef igb_nic *nic = adapter.nic
+    cdef const u8 *key = adapter.rss_key
+    cdef u32 fields = (E1000_MRQC_ENABLE_RSS | E1000_MRQC_RSS_FIELD_IPV4 | E1000_MRQC_RSS_FIELD_IPV4_TCP)
+    cdef u32 i
+    for i in range(<u32>IGB_RSSRK_WORDS):
+        wr32(nic, E1000_RSSRK + 4 * i, <u32>key[4 * i] | <u32>key[4 * i + 1] << 8
+             | <u32>key[4 * i + 2] << 16 | <u32>key[4 * i + 3] << 24)
+    for i in range(<u32>IGB_RETA_WORDS):
+        wr32(nic, E1000_RETA + 4 * i, 0)        # one queue
+    if adapter.rss_udp:
+        fields |= E1000_MRQC_RSS_FIELD_IPV4_UDP
+    wr32(nic, E1000_MRQC, fields)
+
+
+cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil:
+    """Write filters and the longest frame to receive. [igb_set_rx_mode()]
+
+    A tagged frame passes whatever its VLAN: this host has no VLAN devices to filter for.
+    """
+    cdef igb_nic *nic = adapter.nic
+    cdef u32 rctl = E1000_RCTL_EN | E1000_RCTL_BAM | E1000_RCTL_LPE
+    cdef u32 hash, i
+    cdef u32 words[IGB_MTA_WORDS]
+    if adapter.promisc:
+        rctl |= E1000_RCTL_UPE | E1000_RCTL_MPE
+    elif adapter.allmulti:
+        rctl |= E1000_RCTL_MPE
+    memset(words, 0, sizeof(words))
+    for i in range(adapter.nr_mc):
+        hash = (<u32>adapter.mc[i][4] >> 4 | <u32>adapter.mc[i][5] << 4) & 0xFFF
+        words[hash >> 5] |= <u32>1 << (hash & 31)
+    for i in range(<u32>IGB_MTA_WORDS):
+        wr32(nic, E1000_MTA + 4 * i, words[i])
+    wr32(nic, E1000_RLPML, IGB_MAX_FRAME_BUILD_SKB
+         if adapter.max_frame_size <= IGB_MAX_FRAME_BUILD_SKB else IGB_MAX_FRAME)
+    wr32(nic, E1000_RCTL, rctl)
+
+
+cdef void igb_configure(igb_adapter *adapter) noexcept nogil:
+    """Reset the NIC and make it ready; it receives once it is on a bus. [igb_reset(), igb_configure()]"""
+    igb_reset(adapter.nic)
+    igb_configure_msix(adapter)
+    igb_setup_mrqc(adapter)
+    igb_configure_tx(adapter)
+    igb_configure_rx(adapter)
+    igb_set_rx_mode(adapter)
+    wr32(adapter.nic, E1000_CTRL, E1000_CTRL_SLU | E1000_CTRL_VME)
+
+
+cdef void igb_irq_enable(igb_adapter *adapter) noexcept nogil:
+    """Let every vector fire. [igb_irq_enable()]"""
+    cdef igb_nic *nic = adapter.nic
+    rd32(nic, E1000_ICR)
+    rd32(nic, E1000_EICR)
+    wr32(nic, E1000_EIAC, adapter.eims_enable_mask)
+    wr32(nic, E1000_EIAM, adapter.eims_enable_mask)
+    wr32(nic, E1000_EIMS, adapter.eims_enable_mask)
+    wr32(nic, E1000_IMS, E1000_ICR_LSC)
+
+
+cdef void igb_irq_disable(igb_adapter *adapter) noexcept nogil:
+    """Mask every vector. [igb_irq_disable()]"""
+    cdef igb_nic *nic = adapter.nic
+    wr32(nic, E1000_EIAM, 0)
+    wr32(nic, E1000_EIMC, adapter.eims_enable_mask)
+    wr32(nic, E1000_EIAC, 0)
+    wr32(nic, E1000_IAM, 0)
+    wr32(nic, E1000_IMC, 0xFFFFFFFFu)
+
+
+cdef void igb_ring_irq_enable(igb_q_vector *q) noexcept nogil:
+    """Let the vector fire again, after a poll that found the ring empty. [igb_ring_irq_enable()]
+
+    The cause that frames latched while they were polled goes first: the NIC has not run since the
+    poll looked, so nothing is lost, and an interrupt with nothing behind it is saved.
+    """
+    if q.adapter.rx_itr_setting & 3:
+        igb_set_itr(q)
+    fetch_and32(&q.adapter.nic.eicr, ~q.eims_value)
+    q.adapter.nic.eims |= q.eims_value

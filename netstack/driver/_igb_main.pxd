@@ -1,0 +1,11 @@
+"""The device from probe to remove; see ``_igb_main.pyx``."""
+
+from netstack._net cimport Net
+from netstack.device._wire cimport wire
+from netstack.driver._igb cimport igb_adapter
+from netstack.napi._napi cimport softnet_data
+
+cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac) except NULL
+cdef void igb_remove(igb_adapter *adapter) noexcept
+cdef int igb_open(igb_adapter *adapter, int fail_at) except -1
+cdef void igb_close(igb_adapter *adapter) noexcept

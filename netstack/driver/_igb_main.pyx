@@ -1,0 +1,322 @@
+"""igb: probe, open, close; the interrupt handlers and the poll.
+
+Stage 2 of 8:  device [driver] irq napi netif nf proto sock
+In       vectors that fire, polls         irq/_irq.pyx, irq/_softirq.pyx
+Out      clean_tx, then clean_rx          driver/_igb_tx.pyx, driver/_igb_rx.pyx
+Context  set-up in process context; handlers in hard IRQ; the poll in softirq; no GIL in both
+Kernel   __igb_open(), igb_msix_ring(), igb_poll(), drivers/net/ethernet/intel/igb/igb_main.c
+
+Opening is a list of steps, and each knows how to be undone: a step that fails undoes those before
+it, and closing undoes them all.
+"""
+
+import errno
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strncpy
+from posix.stdlib cimport posix_memalign
+
+from netstack._abi cimport u8, u32, u64
+from netstack._net cimport (
+    IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM,
+    NETIF_F_RXHASH, Net,
+)
+from netstack.device._igb_csr cimport igb_reset, rd32, wr32
+from netstack.device._igb_nic cimport igb_nic_create, igb_nic_destroy
+from netstack.device._igb_regs cimport (
+    E1000_EIMS, E1000_ICR, E1000_ICR_LSC, E1000_STATUS, E1000_STATUS_LU, e1000_adv_rx_desc, e1000_adv_tx_desc,
+)
+from netstack.device._wire cimport wire
+from netstack.driver._igb cimport (
+    IGB_REFILL_NS, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector, igb_rx_buffer, igb_rx_ring,
+    igb_rx_unused, igb_tx_buffer, igb_tx_ring, low_latency,
+)
+from netstack.driver._igb_hw cimport (
+    igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable,
+)
+from netstack.driver._igb_itr cimport igb_write_itr
+from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_irq, igb_clean_rx_ring
+from netstack.driver._igb_tx cimport igb_clean_tx_irq, igb_clean_tx_ring, igb_xmit_frame
+from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
+from netstack.irq._irq cimport free_irq, hw_attach, hw_detach, irq_raise, request_irq
+from netstack.napi._napi cimport (
+    NAPI_POLL_WEIGHT, napi_add, napi_complete_done, napi_del, napi_disable, napi_enable, napi_init, napi_schedule,
+    napi_struct, softnet_data,
+)
+
+cdef enum:
+    ARPHRD_ETHER = 1
+
+
+# ---- interrupts and poll
+
+cdef void igb_fire(void *arg, u32 vector) noexcept nogil:
+    """Route the NIC's messages to the CPU's interrupt lines."""
+    cdef igb_adapter *adapter = <igb_adapter *>arg
+    if vector == IGB_VECTOR_RING:
+        irq_raise(adapter.sd, &adapter.q_vector.irq)
+    else:
+        irq_raise(adapter.sd, &adapter.other)
+
+
+cdef void igb_msix_ring(void *dev_id, softnet_data *sd) noexcept nogil:
+    """Write the throttle chosen last time, and ask for a poll. [igb_msix_ring()]
+
+    The NIC has masked the vector and cleared its cause when it fired (EIAM, EIAC).
+    """
+    cdef igb_q_vector *q = <igb_q_vector *>dev_id
+    igb_write_itr(q)
+    napi_schedule(&q.napi)
+
+
+cdef void igb_msix_other(void *dev_id, softnet_data *sd) noexcept nogil:
+    """Take a change of the link. [igb_msix_other()]"""
+    cdef igb_adapter *adapter = <igb_adapter *>dev_id
+    if rd32(adapter.nic, E1000_ICR) & E1000_ICR_LSC:
+        igb_check_link(adapter)
+    wr32(adapter.nic, E1000_EIMS, adapter.eims_other)
+
+
+cdef void igb_check_link(igb_adapter *adapter) noexcept nogil:
+    """Carry the link over to the device: netif_carrier_on() or _off(). [igb_watchdog_task()]"""
+    cdef u32 flags = adapter.dev.flags & ~<u32>IFF_RUNNING
+    if rd32(adapter.nic, E1000_STATUS) & E1000_STATUS_LU:
+        flags |= IFF_RUNNING
+    if flags != adapter.dev.flags:
+        adapter.dev.flags = flags
+        adapter.link_changes += 1
+
+
+cdef int igb_poll(napi_struct *napi, int budget) noexcept nogil:
+    """Clean what was sent, then what came; complete when both are done. [igb_poll()]"""
+    cdef igb_q_vector *q = <igb_q_vector *>napi
+    cdef bint clean_complete = igb_clean_tx_irq(q)
+    cdef int work_done = igb_clean_rx_irq(q, budget)
+    if work_done >= budget or not clean_complete:
+        return budget
+    if napi_complete_done(napi, work_done):
+        igb_ring_irq_enable(q)
+    if igb_rx_unused(&q.rx) == q.rx.count - 1:
+        # The pool had not one buffer: no frame can come in, so no interrupt would bring us back.
+        napi.timer = napi.sd.now + IGB_REFILL_NS
+    return work_done
+
+
+# ---- memory
+
+cdef int igb_setup_tx_resources(igb_tx_ring *ring) except -1:
+    """Allocate the two arrays of a transmit ring. [igb_setup_tx_resources()]"""
+    if posix_memalign(<void **>&ring.desc, 4096, ring.count * sizeof(e1000_adv_tx_desc)):
+        ring.desc = NULL
+        raise MemoryError("no memory for a transmit ring")
+    memset(ring.desc, 0, ring.count * sizeof(e1000_adv_tx_desc))
+    ring.buffer = <igb_tx_buffer *>calloc(ring.count, sizeof(igb_tx_buffer))
+    ring.next_to_use = ring.next_to_clean = ring.stopped = 0
+    if ring.buffer == NULL:
+        igb_free_tx_resources(ring)
+        raise MemoryError("no memory for a transmit ring")
+    return 0
+
+
+cdef void igb_free_tx_resources(igb_tx_ring *ring) noexcept:
+    free(ring.desc)
+    free(ring.buffer)
+    ring.desc = NULL
+    ring.buffer = NULL
+
+
+cdef int igb_setup_rx_resources(igb_rx_ring *ring) except -1:
+    """Allocate the arrays of a receive ring. [igb_setup_rx_resources()]"""
+    if posix_memalign(<void **>&ring.desc, 4096, ring.count * sizeof(e1000_adv_rx_desc)):
+        ring.desc = NULL
+        raise MemoryError("no memory for a receive ring")
+    memset(ring.desc, 0, ring.count * sizeof(e1000_adv_rx_desc))
+    ring.buffer = <igb_rx_buffer *>calloc(ring.count, sizeof(igb_rx_buffer))
+    ring.frame_id = <u64 *>calloc(ring.count, sizeof(u64))
+    ring.next_to_use = ring.next_to_clean = 0
+    if ring.buffer == NULL or ring.frame_id == NULL:
+        igb_free_rx_resources(ring)
+        raise MemoryError("no memory for a receive ring")
+    return 0
+
+
+cdef void igb_free_rx_resources(igb_rx_ring *ring) noexcept:
+    free(ring.desc)
+    free(ring.buffer)
+    free(ring.frame_id)
+    ring.desc = NULL
+    ring.buffer = NULL
+    ring.frame_id = NULL
+
+
+# ---- open and close, a step at a time, all as the CPU
+
+cdef enum:
+    OPEN_TX_RESOURCES
+    OPEN_RX_RESOURCES
+    OPEN_CONFIGURE
+    OPEN_IRQ_OTHER
+    OPEN_IRQ_RING
+    OPEN_NAPI
+    OPEN_BUS
+    OPEN_START
+    OPEN_STEPS
+
+
+cdef int igb_fill_rx(igb_adapter *adapter) except -1:
+    igb_configure(adapter)
+    igb_alloc_rx_buffers(&adapter.q_vector.rx, igb_rx_unused(&adapter.q_vector.rx))
+    if igb_rx_unused(&adapter.q_vector.rx) == adapter.q_vector.rx.count - 1:
+        raise OSError(errno.ENOMEM, "the packet pool has no buffer left for the receive ring; "
+                                    "close sockets with full queues, or give the host a larger pool")
+    return 0
+
+
+cdef void igb_start(igb_adapter *adapter) noexcept nogil:
+    """From here on frames come and go. [the end of __igb_open()]"""
+    adapter.dev.flags |= IFF_UP
+    adapter.q_vector.tx.up = 1
+    igb_irq_enable(adapter)
+    igb_check_link(adapter)
+
+
+cdef int igb_open_step(igb_adapter *adapter, int step) except -1:
+    cdef igb_q_vector *q = adapter.q_vector
+    if step == OPEN_TX_RESOURCES:
+        igb_setup_tx_resources(&q.tx)
+    elif step == OPEN_RX_RESOURCES:
+        igb_setup_rx_resources(&q.rx)
+    elif step == OPEN_CONFIGURE:
+        igb_fill_rx(adapter)
+    elif step == OPEN_IRQ_OTHER:
+        request_irq(adapter.sd, &adapter.other)
+    elif step == OPEN_IRQ_RING:
+        request_irq(adapter.sd, &q.irq)
+    elif step == OPEN_NAPI:
+        napi_add(&q.napi)
+        napi_enable(&q.napi)
+    elif step == OPEN_BUS:
+        hw_attach(adapter.sd, &adapter.nic.hw)
+    elif step == OPEN_START:
+        igb_start(adapter)
+    return 0
+
+
+cdef void igb_close_step(igb_adapter *adapter, int step) noexcept:
+    """Undo an open step. Frames that were in the NIC or in the ring end as NIC_DROP_RESET."""
+    cdef igb_q_vector *q = adapter.q_vector
+    if step == OPEN_START:
+        adapter.dev.flags &= ~<u32>(IFF_UP | IFF_RUNNING)
+        igb_irq_disable(adapter)
+        igb_clean_tx_ring(&q.tx, adapter.sd.slot)
+    elif step == OPEN_BUS:
+        hw_detach(adapter.sd, &adapter.nic.hw)
+    elif step == OPEN_NAPI:
+        napi_disable(&q.napi)
+        napi_del(&q.napi)
+    elif step == OPEN_IRQ_RING:
+        free_irq(adapter.sd, &q.irq)
+    elif step == OPEN_IRQ_OTHER:
+        free_irq(adapter.sd, &adapter.other)
+    elif step == OPEN_CONFIGURE:
+        igb_reset(adapter.nic)
+        igb_clean_rx_ring(&q.rx)
+    elif step == OPEN_RX_RESOURCES:
+        igb_free_rx_resources(&q.rx)
+    elif step == OPEN_TX_RESOURCES:
+        igb_free_tx_resources(&q.tx)
+
+
+cdef int igb_open(igb_adapter *adapter, int fail_at) except -1:
+    """Open the device. On failure everything is as it was. ``fail_at`` is a step that tests fail. [__igb_open()]"""
+    cdef int step
+    cdef int done = 0
+    with nogil:
+        cpu_take(adapter.sd)
+    try:
+        for step in range(OPEN_STEPS):
+            if step == fail_at:
+                raise OSError(errno.ENOMEM, f"step {step} of opening was told to fail")
+            igb_open_step(adapter, step)
+            done = step + 1
+    except BaseException:
+        for step in range(done - 1, -1, -1):
+            igb_close_step(adapter, step)
+        raise
+    finally:
+        cpu_release(adapter.sd)
+    cpu_wake(adapter.sd)
+    return 0
+
+
+cdef void igb_close(igb_adapter *adapter) noexcept:
+    """Close the device: afterwards it holds no packet, no vector and no memory. [__igb_close()]"""
+    cdef int step
+    with nogil:
+        cpu_take(adapter.sd)
+    for step in range(OPEN_STEPS - 1, -1, -1):
+        igb_close_step(adapter, step)
+    cpu_release(adapter.sd)
+
+
+# ---- probe
+
+cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac) except NULL:
+    """Find the NIC, and make a device of it, closed yet. [igb_probe(), igb_sw_init()]"""
+    cdef igb_adapter *adapter = <igb_adapter *>calloc(1, sizeof(igb_adapter))
+    cdef igb_q_vector *q
+    if adapter == NULL:
+        raise MemoryError
+    adapter.q_vector = q = <igb_q_vector *>calloc(1, sizeof(igb_q_vector))
+    adapter.nic = igb_nic_create(n.ptr, sd.slot, w, mac)
+    if q == NULL or adapter.nic == NULL:
+        igb_remove(adapter)
+        raise MemoryError
+    adapter.n = n.ptr
+    adapter.sd = sd
+    adapter.nic.hw.fire = igb_fire
+    adapter.nic.hw.fire_arg = adapter
+    adapter.rx_itr_setting = 3
+    adapter.ops.ndo_start_xmit = igb_xmit_frame
+    adapter.dev.net = n.ptr
+    adapter.dev.priv = adapter
+    adapter.dev.ops = &adapter.ops
+    adapter.dev.type = ARPHRD_ETHER
+    adapter.dev.flags = IFF_BROADCAST | IFF_MULTICAST
+    adapter.dev.features = NETIF_F_RXCSUM | NETIF_F_RXHASH | NETIF_F_GRO | NETIF_F_HW_VLAN_CTAG_RX
+    strncpy(adapter.dev.name, name, 15)
+    memcpy(adapter.dev.dev_addr, <const u8 *>mac, 6)
+    igb_alloc_q_vector(adapter, name)
+    return adapter
+
+
+cdef int igb_alloc_q_vector(igb_adapter *adapter, bytes name) except -1:
+    """Tie NAPI, rings and vectors together. [igb_alloc_q_vector()]"""
+    cdef igb_q_vector *q = adapter.q_vector
+    q.adapter = adapter
+    q.vector = IGB_VECTOR_RING
+    q.itr_val = IGB_START_ITR
+    q.rx.itr = q.tx.itr = low_latency
+    q.rx.hw = &adapter.nic.rx[0]
+    q.rx.dev = &adapter.dev
+    q.rx.pool = adapter.sd.pool
+    q.rx.slot = adapter.sd.slot
+    memcpy(&q.rx.mac, adapter.dev.dev_addr, 6)
+    q.tx.hw = &adapter.nic.tx[0]
+    q.tx.nic = adapter.nic
+    napi_init(&q.napi, adapter.n, &adapter.dev, adapter.sd, igb_poll, NAPI_POLL_WEIGHT)
+    q.irq.handler = igb_msix_ring
+    q.irq.dev_id = q
+    strncpy(q.irq.name, name + b"-TxRx-0", 31)
+    adapter.other.handler = igb_msix_other
+    adapter.other.dev_id = adapter
+    strncpy(adapter.other.name, name, 31)
+    return 0
+
+
+cdef void igb_remove(igb_adapter *adapter) noexcept:
+    """Forget the device; it must be closed. [igb_remove()]"""
+    if adapter.nic != NULL:
+        igb_nic_destroy(adapter.nic)
+    free(adapter.q_vector)
+    free(adapter)

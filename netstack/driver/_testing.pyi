@@ -1,0 +1,16 @@
+from typing import Any, final
+
+from netstack._net import Net
+
+@final
+class Sink:
+    def __new__(cls, n: Net) -> Sink: ...
+    def take(self) -> list[tuple[bytes, dict[str, Any]]]: ...
+
+@final
+class Sender:
+    def __new__(cls, n: Net, dev: int, elements: int = 4096) -> Sender: ...
+    def send(
+        self, *parts: bytes, vlan: int | None = None, csum: tuple[int, int] | None = None
+    ) -> int: ...
+    def pool_in_use(self) -> int: ...
