@@ -131,7 +131,6 @@ cpdef enum skb_drop_reason:
     SKB_DROP_REASON_FRAG_TOO_FAR           # a fragment too far behind its neighbours
     SKB_DROP_REASON_DUP_FRAG               # the same fragment twice
     SKB_DROP_REASON_FRAG_OVERLAP           # fragments contradict each other (ours: Linux frees them unnamed)
-    SKB_DROP_REASON_ICMP_UNHANDLED         # ICMP type without a meaning for us
     SKB_DROP_REASON_ARP_MALFORMED          # ARP packet of a wrong shape (ours: Linux frees it unnamed)
     SKB_DROP_REASON_ARP_NOT_FOR_US         # ARP for another's address (ours: Linux frees it unnamed)
     SKB_DROP_REASON_ARP_UNSOLICITED        # ARP reply that nobody asked for (ours: Linux frees it unnamed)

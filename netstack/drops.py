@@ -124,9 +124,6 @@ REASONS: dict[str, Reason] = {
     "FRAG_OVERLAP": Reason(
         "proto/frag.py discard_qp", "fragments overlap, or contradict each other",
         "nothing good sends these: `netstack capture -v 'ip[6:2] & 0x3fff != 0'`"),
-    "ICMP_UNHANDLED": Reason(
-        "proto/icmp.py", "ICMP type without a meaning for us",
-        "look at the frames: `netstack capture -v icmp`"),
     "ARP_MALFORMED": Reason(
         "proto/_arp.pyx", "ARP packet of a wrong shape",
         "look at the frames: `netstack capture -e -x arp`"),

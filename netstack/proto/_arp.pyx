@@ -13,7 +13,7 @@ request for an address of ours, from somebody with an address.
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport get_be16, get_be32, put_be16, put_be32, u8, u16, u32
-from netstack._counters cimport SKB_DROP_REASON_ARP_MALFORMED, SKB_NOT_DROPPED_YET
+from netstack._counters cimport SKB_DROP_REASON_ARP_MALFORMED, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_NOT_DROPPED_YET
 from netstack._net cimport ETH_ALEN, ETH_HLEN, IFF_LOOPBACK, IFF_NOARP, Net, net, net_device
 from netstack._skb cimport (
     PACKET_BROADCAST, PACKET_HOST, SKB_SMALL, SkBuff, consume_skb, dev_queue_xmit, process_skb, sk_buff, skb_headlen,
@@ -33,7 +33,9 @@ cdef u32 arp_check(const sk_buff *skb) noexcept nogil:
     """Check the shape: a drop reason, or 0. [arp_rcv(), the head of arp_process()]"""
     cdef const u8 *arp = skb.data
     cdef u16 hrd, op
-    if skb_headlen(skb) < ARP_LEN or arp[ARP_HLN] != ETH_ALEN or arp[ARP_PLN] != 4:
+    if skb_headlen(skb) < ARP_LEN:
+        return SKB_DROP_REASON_PKT_TOO_SMALL
+    if arp[ARP_HLN] != ETH_ALEN or arp[ARP_PLN] != 4:
         return SKB_DROP_REASON_ARP_MALFORMED
     hrd = get_be16(arp + ARP_HRD)
     op = get_be16(arp + ARP_OP)

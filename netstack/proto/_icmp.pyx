@@ -21,7 +21,7 @@ from netstack._counters cimport (
     IcmpInErrors, IcmpInMsgs, IcmpInParmProbs, IcmpInRedirects, IcmpInSrcQuenchs, IcmpInTimeExcds,
     IcmpInTimestampReps, IcmpInTimestamps, IcmpMsgInType, IcmpMsgOutType, IcmpOutDestUnreachs, IcmpOutErrors,
     IcmpOutMsgs, IcmpOutRateLimitGlobal, IcmpOutRateLimitHost, SKB_DROP_REASON_ICMP_CSUM,
-    SKB_DROP_REASON_ICMP_UNHANDLED, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_NOT_DROPPED_YET,
+    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNHANDLED_PROTO, SKB_NOT_DROPPED_YET,
 )
 from netstack._net cimport (
     IFF_LOOPBACK, SLOT_PROCESS, Net, icmp_echo_ignore_all, icmp_msgs_burst, icmp_msgs_per_sec, icmp_ratelimit,
@@ -31,7 +31,7 @@ from netstack._skb cimport (
     CHECKSUM_UNNECESSARY, SkBuff, consume_skb, kfree_skb_reason, sk_buff, skb_headlen, skb_network_header,
 )
 from netstack.proto._inet cimport (
-    ICMP_ECHO, ICMP_ECHOREPLY, ICMP_HLEN, IP_HLEN, IP_TOS, IP_TOTLEN, IPPROTO_ICMP, NR_ICMP_TYPES, RTCF_BROADCAST,
+    ICMP_ECHO, ICMP_ECHOREPLY, ICMP_EXT_ECHO, ICMP_EXT_ECHOREPLY, ICMP_HLEN, IP_HLEN, IP_TOS, IP_TOTLEN, IPPROTO_ICMP, NR_ICMP_TYPES, RTCF_BROADCAST,
     RTCF_MULTICAST, ip_daddr, ip_saddr,
 )
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb_opt, skb_checksum, skb_fill, skb_store_bits
@@ -149,17 +149,17 @@ cdef u32 icmp_rcv_check(net *n, sk_buff *skb) noexcept nogil:
         mib_inc(n, slot, IcmpInErrors)
         return SKB_DROP_REASON_PKT_TOO_SMALL
     icmp_in_count(n, slot, skb.data[0])
-    if skb.data[0] > NR_ICMP_TYPES:
+    if skb.data[0] > NR_ICMP_TYPES and skb.data[0] != ICMP_EXT_ECHO and skb.data[0] != ICMP_EXT_ECHOREPLY:
         mib_inc(n, slot, IcmpInErrors)
-        return SKB_DROP_REASON_ICMP_UNHANDLED
+        return SKB_DROP_REASON_UNHANDLED_PROTO
     return SKB_NOT_DROPPED_YET
 
 
 cdef void icmp_finish(sk_buff *reply) noexcept nogil:
-    """Put the checksum in."""
+    """Put the checksum in. The sum begins with -0, as Linux's does: a message of zeros gets 0, not 0xFFFF."""
     cdef u16 check
     put_be16(reply.data + 2, 0)
-    check = csum_fold(skb_checksum(reply, 0, reply.len, 0))
+    check = csum_fold(skb_checksum(reply, 0, reply.len, 0xFFFF))
     memcpy(reply.data + 2, &check, 2)
 
 
@@ -248,8 +248,11 @@ def allow(Net n not None, u8 type, u8 code, u32 daddr, bint loopback=False):
     return icmp_allow(n.ptr, type, code, daddr, loopback)
 
 
-def push(Net n not None, bytes message not None, u32 daddr, u32 saddr, u8 tos=0, bytes options=b""):
-    """Send one ICMP message, whose checksum is put in here; 0 or an errno. [icmp_push_reply()]"""
+def push(Net n not None, bytes message not None, u32 daddr, u32 saddr, u8 tos=0, bytes options=b"", bint reply=False):
+    """Send one ICMP message, whose checksum is put in here; 0 or an errno. [icmp_push_reply()]
+
+    Linux counts every reply as an echo reply, a timestamp reply too: say ``reply`` for those.
+    """
     cdef const u8 *bits = message
     cdef const u8 *opt = options
     cdef u32 size = <u32>len(message)
@@ -269,6 +272,6 @@ def push(Net n not None, bytes message not None, u32 daddr, u32 saddr, u8 tos=0,
             else:
                 skb_store_bits(skb, 0, bits, size)
                 icmp_finish(skb)
-                icmp_out_count(n.ptr, SLOT_PROCESS, skb.data[0])
+                icmp_out_count(n.ptr, SLOT_PROCESS, ICMP_ECHOREPLY if reply else skb.data[0])
                 err = ip_send_skb_opt(n.ptr, skb, &rt, IPPROTO_ICMP, tos, 0, 0, opt, optlen)
     return -err

@@ -37,6 +37,8 @@ cdef enum:
     ICMP_ECHO = 8
     ICMP_TIMESTAMP = 13
     NR_ICMP_TYPES = 18
+    ICMP_EXT_ECHO = 42             # RFC 8335; handled apart, although above NR_ICMP_TYPES
+    ICMP_EXT_ECHOREPLY = 43
 
 cdef enum:
     ETH_P_IP = 0x0800
@@ -71,7 +73,8 @@ cdef inline bint ipv4_is_lbcast(u32 addr) noexcept nogil:
     return addr == <u32>0xFFFFFFFF
 
 cdef inline bint ipv4_is_zeronet(u32 addr) noexcept nogil:
-    return addr >> 24 == 0
+    """Is it 0.0.0.0? The rest of 0.0.0.0/8 is as good as any other since Linux 5.3."""
+    return addr == 0
 
 cdef inline bint ipv4_is_loopback(u32 addr) noexcept nogil:
     return addr >> 24 == 127

@@ -134,8 +134,9 @@ cdef inline void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 g
     rt.error = 0
 
 
-cdef u32 ip_route_input_mc(u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil:
+cdef u32 ip_route_input_mc(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil:
     """Take in what goes to a group that we are a member of."""
+    cdef u32 reason
     if daddr != ALLHOSTS_GROUP:
         return SKB_DROP_REASON_IP_INVALID_DEST
     if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr):
@@ -144,6 +145,10 @@ cdef u32 ip_route_input_mc(u32 daddr, u32 saddr, net_device *dev, u16 protocol, 
         return SKB_DROP_REASON_INVALID_PROTO
     if ipv4_is_loopback(saddr):
         return SKB_DROP_REASON_IP_LOCALNET
+    if not ipv4_is_zeronet(saddr):
+        reason = fib_validate_source(n, saddr, dev)
+        if reason:
+            return reason
     rt_set(rt, dev, daddr, daddr, daddr, RTCF_MULTICAST | RTCF_LOCAL, RTN_MULTICAST)
     return SKB_NOT_DROPPED_YET
 
@@ -194,7 +199,7 @@ cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 proto
     counts nothing. [ip_route_input_noref()]
     """
     if ipv4_is_multicast(daddr):
-        return ip_route_input_mc(daddr, saddr, dev, protocol, rt)
+        return ip_route_input_mc(n, daddr, saddr, dev, protocol, rt)
     if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr):
         return SKB_DROP_REASON_IP_INVALID_SOURCE
     if ipv4_is_lbcast(daddr) or (saddr == 0 and daddr == 0):

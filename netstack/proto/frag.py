@@ -260,9 +260,16 @@ def ip_frag_reasm(host: InetHost, q: Ipq) -> SkBuff | None:
     fragments = q.fragments()
     ecn = ip_frag_ecn(q.ecn)
     ihl = (fragments[0].data[0] & 15) * 4
+    reasons = skb_drop_reason
     if ecn is None or ihl + q.length > IP_MAX:
+        big = ihl + q.length > IP_MAX
         host.net.count(mib.IpReasmFails)
-        frags.kill(q, skb_drop_reason.SKB_DROP_REASON_FRAG_OVERLAP)
+        frags.kill(
+            q,
+            reasons.SKB_DROP_REASON_PKT_TOO_BIG
+            if big
+            else reasons.SKB_DROP_REASON_FRAG_OVERLAP,
+        )
         return None
     frags.unlink(q)
     df = q.max_df_size == q.max_size

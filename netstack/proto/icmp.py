@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ICMP_ECHOREPLY, ICMP_DEST_UNREACH, ICMP_SOURCE_QUENCH, ICMP_REDIRECT = 0, 3, 4, 5
 ICMP_ECHO, ICMP_TIME_EXCEEDED, ICMP_PARAMETERPROB = 8, 11, 12
 ICMP_TIMESTAMP, ICMP_TIMESTAMPREPLY, ICMP_ADDRESS, ICMP_ADDRESSREPLY = 13, 14, 17, 18
-ICMP_EXT_ECHO = 42  # RFC 8335; not answered, as long as Linux's icmp_echo_enable_probe is off
+# RFC 8335; not answered, as Linux with icmp_echo_enable_probe 0.
+ICMP_EXT_ECHO, ICMP_EXT_ECHOREPLY = 42, 43
 NR_ICMP_TYPES = 18
 NR_ICMP_UNREACH = 15
 
@@ -65,16 +66,17 @@ def icmp_rcv(host: InetHost, skb: SkBuff) -> None:
         return
     header = skb.data[:ICMP_HLEN]
     type_ = header[0]
+    if type_ == ICMP_EXT_ECHO:
+        skb.consume()
+        return
     if skb.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST) and not icmp_allowed_to_all(
         host, type_
     ):
         host.net.count(mib.IcmpInErrors)
         skb.drop(skb_drop_reason.SKB_DROP_REASON_INVALID_PROTO)
         return
-    if type_ == ICMP_EXT_ECHO:
-        skb.consume()
-        return
-    reason = ICMP_POINTERS[type_].handler(host, skb, header)
+    control = ICMP_POINTERS[ICMP_ECHOREPLY if type_ == ICMP_EXT_ECHOREPLY else type_]
+    reason = control.handler(host, skb, header)
     if reason:
         skb.drop(reason)
     else:
@@ -85,7 +87,7 @@ def icmp_allowed_to_all(host: InetHost, type_: int) -> bool:
     """Say which messages may come by broadcast or multicast (RFC 1122 3.2.2.6 and 3.2.2.8)."""
     if type_ in (ICMP_ECHO, ICMP_TIMESTAMP):
         return not host.net.get(sysctl.icmp_echo_ignore_broadcasts)
-    return type_ in (ICMP_ADDRESS, ICMP_ADDRESSREPLY, ICMP_EXT_ECHO)
+    return type_ in (ICMP_ADDRESS, ICMP_ADDRESSREPLY)
 
 
 # ---- by type: each gives a drop reason, or 0 for a message that is used up
@@ -103,7 +105,8 @@ def ping_rcv(host: InetHost, skb: SkBuff, header: bytes) -> int:
 
 def icmp_echo(host: InetHost, skb: SkBuff, header: bytes) -> int:
     """Answer an echo request with the same data, tos and recorded route (RFC 1122 3.2.2.6)."""
-    options = ip_options_echo(host, skb.network)
+    packet = skb.network
+    options = ip_options_echo(host, packet, icmp_source(host, skb, packet))
     if options is not None:
         _icmp.echo(host.net, skb, options)
     return skb_drop_reason.SKB_NOT_DROPPED_YET
@@ -116,19 +119,27 @@ def icmp_timestamp(host: InetHost, skb: SkBuff, header: bytes) -> int:
         host.net.count(mib.IcmpInErrors)
         return skb_drop_reason.SKB_DROP_REASON_PKT_TOO_SMALL
     packet = skb.network
-    options = ip_options_echo(host, packet)
+    source = icmp_source(host, skb, packet)
+    options = ip_options_echo(host, packet, source)
     if options is None:
         return skb_drop_reason.SKB_NOT_DROPPED_YET
     now = host.inet.inet_current_timestamp()
     reply = struct.pack("!BBH", ICMP_TIMESTAMPREPLY, 0, 0) + message[4:12]
     reply += struct.pack("!II", now, now)
-    to_all = skb.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)
-    saddr, daddr = addresses(packet)
-    route = host.inet.routes.ip_route_output(saddr)
+    saddr, _daddr = addresses(packet)
+    route = host.inet.routes.ip_route_output(saddr, source)
     loopback = route.ifindex == LOOPBACK_IFINDEX
     if not route.error and _icmp.allow(host.net, ICMP_TIMESTAMPREPLY, 0, saddr, loopback):
-        _icmp.push(host.net, reply, saddr, 0 if to_all else daddr, packet[1], options)
+        _icmp.push(host.net, reply, saddr, source, packet[1], options, reply=True)
     return skb_drop_reason.SKB_NOT_DROPPED_YET
+
+
+def icmp_source(host: InetHost, skb: SkBuff, packet: bytes) -> int:
+    """Give our address in a reply: the one that was asked, or to a question for all, any."""
+    saddr, daddr = addresses(packet)
+    if skb.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST):
+        return host.inet.routes.ip_route_output(saddr).saddr
+    return daddr
 
 
 def icmp_unreach(host: InetHost, skb: SkBuff, header: bytes) -> int:
@@ -193,10 +204,13 @@ ICMP_POINTERS: dict[int, Control] = {
 # ---- errors of ours
 
 
-def icmp_send(host: InetHost, skb: SkBuff, type_: int, code: int, info: int) -> None:
+def icmp_send(
+    host: InetHost, skb: SkBuff, type_: int, code: int, info: int, checked: int | None = None
+) -> None:
     """Tell the sender of a packet what is wrong with it, if he may be told. skb stays the caller's.
 
-    ``info`` is the second word of the message: a pointer, an MTU, or 0.
+    ``info`` is the second word of the message: a pointer, an MTU, or 0. ``checked`` says up to
+    which byte of the header the options are good, and go back; None for all.
     """
     packet = skb.network
     if not icmp_may_answer(skb, packet, type_):
@@ -210,7 +224,7 @@ def icmp_send(host: InetHost, skb: SkBuff, type_: int, code: int, info: int) -> 
         host.net, type_, code, saddr, route.ifindex == LOOPBACK_IFINDEX
     ):
         return
-    options = ip_options_echo(host, packet)
+    options = ip_options_echo(host, packet, route.saddr, checked)
     if options is None:
         return
     room = min(route.mtu, ICMP_ERROR_MAX) - IP_HLEN - len(options) - ICMP_HLEN

@@ -37,7 +37,7 @@ from netstack.proto.icmp import (
     icmp_send,
 )
 from netstack.proto.ip_forward import ip_forward
-from netstack.proto.ip_options import BadOption, ip_options_compile
+from netstack.proto.ip_options import ip_options_compile
 from netstack.proto.route import RTN
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def ip_rcv_options(host: InetHost, skb: SkBuff, header: bytes) -> bool:
     saddr, daddr = addresses(header)
     fib = host.inet.routes.fib
     spec_dst = daddr if skb.rt_type == RTN.LOCAL else fib.route_output(saddr)[2]
-    try:
-        options = ip_options_compile(host, header, spec_dst)
-    except BadOption as error:
-        icmp_send(host, skb, ICMP_PARAMETERPROB, 0, error.pointer << 24)
-        host.net.count(mib.IpInHdrErrors)
-        return False
+    options = ip_options_compile(host, header, spec_dst)
     if options.changed:
         _ip.write_options(skb, bytes(options.data))
+    if options.error is not None:
+        pointer = options.error
+        icmp_send(host, skb, ICMP_PARAMETERPROB, 0, pointer << 24, checked=pointer)
+        host.net.count(mib.IpInHdrErrors)
+        return False
     return options.srr is None
 
 

@@ -11,7 +11,7 @@ RFC 791 section 3.1 has the formats. Offsets in an option count from 1, as in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netstack.proto.route import RTN
@@ -36,26 +36,32 @@ class BadOption(Exception):
 
 @dataclass(slots=True)
 class IpOptions:
-    """What was found: the bytes, and where each option begins in them (None: it is not there)."""
+    """What was found: the bytes, and where in them the options begin that may come once."""
 
     data: bytearray
     srr: int | None = None
     rr: int | None = None
     ts: int | None = None
-    router_alert: int | None = None
-    rr_needaddr: bool = False
-    ts_needaddr: bool = False
-    ts_needtime: bool = False
     changed: bool = False
-    seen: set[int] = field(default_factory=set)
+    error: int | None = None
 
 
 def ip_options_compile(host: InetHost, header: bytes, spec_dst: int) -> IpOptions:
-    """Check the options of a received header, and write into them what they ask for.
+    """Check the options of a received header, and write into a copy what they ask for.
 
-    ``spec_dst`` is the address that we are known by to the sender. Raises BadOption.
+    ``spec_dst`` is the address that we are known by to the sender. What comes before a wrong
+    option is done; ``error`` then says at which byte of the header the wrong one is.
     """
     opt = IpOptions(bytearray(header[IP_HLEN:]))
+    try:
+        compile_each(host, opt, spec_dst)
+    except BadOption as bad:
+        opt.error = bad.pointer
+    return opt
+
+
+def compile_each(host: InetHost, opt: IpOptions, spec_dst: int) -> None:
+    """Take the options one by one. Raises BadOption."""
     data, at = opt.data, 0
     while at < len(data):
         kind, left = data[at], len(data) - at
@@ -75,13 +81,9 @@ def ip_options_compile(host: InetHost, header: bytes, spec_dst: int) -> IpOption
             record_route(opt, at, size, spec_dst)
         elif kind == IPOPT_TS:
             timestamp(host, opt, at, size, spec_dst)
-        elif kind == IPOPT_RA:
-            if size < 4:
-                raise BadOption(IP_HLEN + at + 1)
-            if data[at + 2 : at + 4] == b"\0\0":
-                opt.router_alert = at
+        elif kind == IPOPT_RA and size < 4:
+            raise BadOption(IP_HLEN + at + 1)
         at += size
-    return opt
 
 
 def source_route(opt: IpOptions, at: int, size: int) -> None:
@@ -108,7 +110,7 @@ def record_route(opt: IpOptions, at: int, size: int, spec_dst: int) -> None:
     if pointer <= size:
         put(data, at + pointer - 1, spec_dst)
         data[at + 2] = pointer + 4
-        opt.rr_needaddr = opt.changed = True
+        opt.changed = True
     opt.rr = at
 
 
@@ -148,13 +150,12 @@ def add_timestamp(host: InetHost, opt: IpOptions, at: int, spec_dst: int) -> Non
         put(data, here, spec_dst)
         put(data, here + 4, now)
         data[at + 2] = pointer + 8
-        opt.ts_needaddr = True
     elif flag == TS_PRESPEC and not is_others(host, data, here):
         put(data, here + 4, now)
         data[at + 2] = pointer + 8
     else:
         return
-    opt.ts_needtime = opt.changed = True
+    opt.changed = True
 
 
 def is_others(host: InetHost, data: bytearray, at: int) -> bool:
@@ -171,31 +172,29 @@ def put(data: bytearray, at: int, word: int) -> None:
 # ---- out
 
 
-def ip_options_echo(host: InetHost, packet: bytes) -> bytes | None:
-    """Give the options of a reply: the recorded route and the timestamps, with room for more.
+def ip_options_echo(
+    host: InetHost, packet: bytes, own: int, checked: int | None = None
+) -> bytes | None:
+    """Give the options of a reply: recorded route and timestamps, with an entry of ours more.
 
-    None when they can't be. The header was checked before: what came in is read, not judged.
+    ``own`` is the reply's source address. None when an option has room for half an entry: then
+    Linux does not answer. ``checked``: only what ends before this byte of the header.
     """
     header = packet[: (packet[0] & 15) * 4]
-    if len(header) == IP_HLEN:
-        return b""
-    saddr, daddr = int.from_bytes(packet[12:16]), int.from_bytes(packet[16:20])
-    fib = host.inet.routes.fib
-    own = daddr if fib.address_type(daddr) == RTN.LOCAL else fib.route_output(saddr)[2]
     out = bytearray()
-    for kind, at, size in walk(header):
+    for kind, at, size in walk(header[:checked]):
         option = bytearray(header[at : at + size])
-        if kind == IPOPT_RR:
-            echo_record_route(option, own)
-            out += option
-        elif kind == IPOPT_TS:
-            echo_timestamp(host, option, own)
+        if kind == IPOPT_RR and not echo_record_route(option, own):
+            return None
+        if kind == IPOPT_TS and not echo_timestamp(host, option, own):
+            return None
+        if kind in (IPOPT_RR, IPOPT_TS):
             out += option
     return bytes(out) + bytes(-len(out) % 4)
 
 
 def walk(header: bytes) -> list[tuple[int, int, int]]:
-    """List kind, place and size of the options, record route before timestamp as Linux does."""
+    """List kind, place and size of checked options; Linux gives the timestamp back last."""
     found, at = [], IP_HLEN
     while at + 1 < len(header) and header[at] != IPOPT_END:
         if header[at] == IPOPT_NOOP:
@@ -209,29 +208,32 @@ def walk(header: bytes) -> list[tuple[int, int, int]]:
     return sorted(found, key=lambda row: row[0] == IPOPT_TS)
 
 
-def echo_record_route(option: bytearray, own: int) -> None:
-    """Record that the reply leaves from here."""
+def echo_record_route(option: bytearray, own: int) -> bool:
+    """Record that the reply leaves from here; False when there is room for half an address."""
     size, pointer = option[1], option[2]
-    if 4 <= pointer <= size - 3:
+    if pointer <= size:
+        if pointer + 3 > size:
+            return False
         put(option, pointer - 1, own)
         option[2] = pointer + 4
+    return True
 
 
-def echo_timestamp(host: InetHost, option: bytearray, own: int) -> None:
-    """Record when the reply leaves, if there is room."""
+def echo_timestamp(host: InetHost, option: bytearray, own: int) -> bool:
+    """Record when the reply leaves; False when there is room for half an entry."""
     size, pointer, flag = option[1], option[2], option[3] & 15
-    now = host.inet.inet_current_timestamp()
-    if pointer < 5 or flag not in (TS_TSONLY, TS_TSANDADDR, TS_PRESPEC):
-        return
-    if flag == TS_TSONLY and pointer + 3 <= size:
-        put(option, pointer - 1, now)
-        option[2] = pointer + 4
-    elif flag == TS_TSANDADDR and pointer + 7 <= size:
+    if pointer > size or flag not in (TS_TSONLY, TS_TSANDADDR, TS_PRESPEC):
+        return True
+    if flag == TS_PRESPEC:
+        if pointer + 7 <= size and not is_others(host, option, pointer - 1):
+            put(option, pointer + 3, host.inet.inet_current_timestamp())
+            option[2] = pointer + 8
+        return True
+    entry = 4 if flag == TS_TSONLY else 8
+    if pointer + entry - 1 > size:
+        return False
+    if flag == TS_TSANDADDR:
         put(option, pointer - 1, own)
-        put(option, pointer + 3, now)
-        option[2] = pointer + 8
-    elif (
-        flag == TS_PRESPEC and pointer + 7 <= size and not is_others(host, option, pointer - 1)
-    ):
-        put(option, pointer + 3, now)
-        option[2] = pointer + 8
+    put(option, pointer + entry - 5, host.inet.inet_current_timestamp())
+    option[2] = pointer + entry
+    return True

@@ -1,0 +1,279 @@
+"""Frames that put a layer to the test, by name: what the kernel and both of our roads are given.
+
+Each case is a list of frames from the peer; hosts are as in `tests.proto.stack`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
+from scapy.utils import checksum
+
+from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC, eth, ip, ping, who_has
+
+ALL = "ff:ff:ff:ff:ff:ff"
+GROUP_MAC = "01:00:5e:00:00:01"
+SUBNET = "10.0.0.255"
+ECHO = bytes(ICMP(id=3, seq=4) / bytes(range(24)))
+QUOTED = bytes(IP(src=ADDR, dst=PEER, proto=77) / b"12345678")
+
+
+def wrong(frame: Any, layer: str) -> Any:
+    """Give a frame whose layer has a wrong checksum."""
+    frame[layer].chksum = 0x1234
+    return frame
+
+
+def icmp(type_: int, code: int = 0, data: bytes = b"", **kwargs: Any) -> Ether:
+    """Make an ICMP message to us."""
+    return eth() / ip() / ICMP(type=type_, code=code, **kwargs) / data
+
+
+def to_all(payload: Any, dst: str = SUBNET, mac: str = ALL, **kwargs: Any) -> Ether:
+    """Send to every host."""
+    return eth(dst=mac) / ip(dst=dst, **kwargs) / payload
+
+
+def options(
+    opt: bytes, payload: bytes = bytes(ICMP(id=5)), begin: Any = None, **kwargs: Any
+) -> bytes:
+    """Make a packet with these bytes as options, right or wrong."""
+    opt += bytes(-len(opt) % 4)
+    fields = {"proto": 1, "ihl": 5 + len(opt) // 4, "chksum": 0} | kwargs
+    header = bytearray(bytes(ip(len=20 + len(opt) + len(payload), **fields))[:20] + opt)
+    header[10:12] = checksum(bytes(header)).to_bytes(2)
+    return bytes(begin or eth(type=0x0800)) + bytes(header) + payload
+
+
+def frags(*pieces: tuple[int, bytes, int], proto: int = 1, ident: int = 9) -> list[Ether]:
+    """Make fragments: offset, bytes, more."""
+    return [
+        eth()
+        / ip(id=ident, proto=proto, flags="MF" if more else 0, frag=offset // 8)
+        / Raw(data)
+        for offset, data, more in pieces
+    ]
+
+
+def tos_frags(*tos: int) -> list[Ether]:
+    """Make two halves of an echo request with these tos."""
+    first, last = tos
+    return [
+        eth() / ip(id=9, proto=1, flags="MF", tos=first) / Raw(ECHO[:16]),
+        eth() / ip(id=9, proto=1, frag=2, tos=last) / Raw(ECHO[16:]),
+    ]
+
+
+def arp_bytes(change: tuple[bytes, bytes]) -> Ether:
+    """Make a request with some bytes replaced."""
+    packet = bytes(ARP(op=1, hwsrc=PEER_MAC, psrc=PEER, pdst=ADDR))
+    return Ether(dst=ALL, src=PEER_MAC, type=0x0806) / Raw(packet.replace(*change, 1))
+
+
+def arp_to(mac: str) -> Ether:
+    """Send a request for our address to this MAC."""
+    return Ether(dst=mac, src=PEER_MAC) / ARP(op=1, hwsrc=PEER_MAC, psrc=PEER, pdst=ADDR)
+
+
+HEADERS = {
+    "ping": ping(),
+    "ping without data": ping(0),
+    "ping of 1472": ping(1472),
+    "ping with tos": ping(tos=0x12),
+    "ping CE": ping(tos=3),
+    "ping ECT1": ping(tos=1),
+    "ping ttl 0": ping(ttl=0),
+    "ping DF": ping(flags="DF"),
+    "ping reserved flag": ping(flags="evil"),
+    "ICMP checksum": wrong(ping(), "ICMP"),
+    "IP checksum": wrong(ping(), "IP"),
+    "version 6": eth() / ip(version=6) / ICMP(),
+    "ihl 4": eth() / ip(ihl=4) / ICMP(),
+    "total length too large": eth() / ip(len=200) / ICMP(),
+    "total length below header": eth() / ip(len=10) / ICMP(),
+    "total length 24": eth() / ip(len=24) / ICMP() / b"aaaaaa",
+    "padding": bytes(ping(1)) + b"\xa5" * 17,
+    "ihl 15, cut": bytes(eth() / ip(ihl=15) / ICMP())[:50],
+    **{f"cut at {size}": bytes(ping())[:size] for size in (14, 15, 20, 33, 34, 41, 42, 60)},
+    "ICMP of 4 bytes": eth() / ip(proto=1) / Raw(b"\x08\x00\xf7\xff"),
+    "ICMP of 7 bytes": eth() / ip(proto=1) / Raw(b"\x08\x00\xf7\xff\0\0\0"),
+    "no protocol": eth() / ip(proto=77) / Raw(b"hello"),
+    "no protocol, to all": to_all(Raw(b"hello"), proto=77),
+    "no protocol, long": eth() / ip(proto=77, tos=0xB8) / Raw(bytes(1400)),
+}
+
+ADDRESSES = {
+    "other MAC": eth(dst="02:00:00:00:00:77") / ip() / ICMP(),
+    "other address": eth() / ip(dst="10.0.0.77") / ICMP(),
+    "far address": eth() / ip(dst="1.2.3.4") / ICMP(),
+    "unicast in broadcast": eth(dst=ALL) / ip() / ICMP(),
+    "unicast in multicast": eth(dst="01:00:5e:00:00:05") / ip() / ICMP(),
+    "ping to subnet": to_all(ICMP()),
+    "ping to limited broadcast": to_all(ICMP(), "255.255.255.255"),
+    "ping to lowest address": to_all(ICMP(), "10.0.0.0"),
+    "ping to all hosts": to_all(ICMP(), "224.0.0.1", GROUP_MAC),
+    "ping to a group not joined": to_all(ICMP(), "239.1.1.1", "01:00:5e:01:01:01"),
+    "group from 0.0.0.0": to_all(ICMP(), "224.0.0.1", GROUP_MAC, src="0.0.0.0"),
+    "group from loopback": to_all(ICMP(), "224.0.0.1", GROUP_MAC, src="127.0.0.1"),
+    "group from ourselves": to_all(ICMP(), "224.0.0.1", GROUP_MAC, src=ADDR),
+    "group from far": to_all(ICMP(), "224.0.0.1", GROUP_MAC, src="9.9.9.9"),
+    "group from group": to_all(ICMP(), "224.0.0.1", GROUP_MAC, src="224.0.0.1"),
+    "subnet from far": to_all(ICMP(), src="9.9.9.9"),
+    "all from 0.0.0.0": to_all(Raw(b"x"), "255.255.255.255", src="0.0.0.0", proto=77),
+    "0.0.0.0 to 0.0.0.0": to_all(ICMP(), "0.0.0.0", src="0.0.0.0"),
+    **{
+        f"from {src}": eth() / ip(src=src) / ICMP()
+        for src in (
+            *("224.0.0.1", "255.255.255.255", "0.0.0.0", "0.1.2.3", "127.0.0.1"),
+            *(ADDR, SUBNET, "10.0.0.0", "9.9.9.9", "240.0.0.1"),
+        )
+    },
+    **{
+        f"to {dst}": eth() / ip(dst=dst) / ICMP()
+        for dst in ("0.0.0.0", "0.1.2.3", "127.0.0.1", "127.1.1.1", "240.0.0.1", "224.0.0.1")
+    },
+}
+
+ICMP_TYPES = {
+    **{f"type {number}": icmp(number) for number in (*range(20), 30, 40, 41, 42, 43, 44, 255)},
+    "unreachable": icmp(3, 3, QUOTED),
+    "unreachable, code 16": icmp(3, 16, QUOTED),
+    "unreachable, ihl 4": icmp(3, 3, b"\x44" + QUOTED[1:]),
+    **{f"unreachable, {n} quoted": icmp(3, 3, QUOTED[:n]) for n in (10, 19, 20, 27, 28)},
+    "fragmentation needed": icmp(3, 4, QUOTED, nexthopmtu=1000),
+    "source quench": icmp(4, 0, QUOTED),
+    "redirect": icmp(5, 1, QUOTED, gw="10.0.0.9"),
+    "redirect, cut": icmp(5, 1, b"abc"),
+    "ttl exceeded": icmp(11, 0, QUOTED),
+    "reassembly time exceeded": icmp(11, 1, QUOTED),
+    "parameter problem": icmp(12, 0, QUOTED, ptr=20),
+    "timestamp with 4 bytes": eth() / ip(proto=1) / Raw(b"\x0d\x00\x2e\x39abcd\1\2\3\4"),
+    **{
+        f"type {number} to all": to_all(ICMP(type=number) / bytes(12))
+        for number in (0, 3, 13, 17, 18, 42, 43)
+    },
+}
+
+OPTIONS = {
+    "no operation": options(b"\1\1\1\1"),
+    "end": options(b"\0\0\0\0"),
+    "end, then rubbish": options(b"\0\x07\x07\x07"),
+    "record route": options(b"\1\x07\x0f\x04" + bytes(12)),
+    "record route, one place": options(b"\1\x07\x07\x04\0\0\0\0"),
+    "record route, full": options(b"\1\x07\x07\x08\1\2\3\4"),
+    "record route, half a place left": options(b"\x07\x09\x04" + bytes(6)),
+    "record route, pointer 3": options(b"\1\x07\x07\x03\0\0\0\0"),
+    "record route, pointer 6": options(b"\1\x07\x07\x06\0\0\0\0"),
+    "record route, length 2": options(b"\x07\x02\1\1"),
+    "record route twice": options(b"\x07\x07\x04\0\0\0\0\x07\x07\x04\0\0\0\0"),
+    "record route, then wrong": options(b"\x07\x0b\x04" + bytes(8) + b"\x44\x03\x05\0"),
+    "cut after the kind": options(b"\1\1\1\x07"),
+    "length 0": options(b"\x07\0\1\1"),
+    "length 1": options(b"\x07\1\1\1"),
+    "length beyond the header": options(b"\x07\x09\4\0"),
+    "loose source route": options(b"\1\x83\x07\x04\1\2\3\4"),
+    "loose source route, used up": options(b"\1\x83\x07\x08\1\2\3\4"),
+    "strict source route": options(b"\1\x89\x07\x04\1\2\3\4"),
+    "source route, pointer 3": options(b"\1\x83\x07\x03\1\2\3\4"),
+    "source route, length 2": options(b"\1\1\x83\x02"),
+    "timestamp, full": options(b"\x44\x08\x09\x00\1\2\3\4"),
+    "timestamp, overflow full": options(b"\x44\x08\x09\xf0\1\2\3\4"),
+    "timestamp, unknown flag": options(b"\x44\x0c\x05\x02" + bytes(8)),
+    "timestamp, other's place": options(b"\x44\x0c\x05\x03\x0a\0\0\x09\0\0\0\0"),
+    "timestamp, pointer 4": options(b"\x44\x08\x04\x00\1\2\3\4"),
+    "timestamp, length 3": options(b"\x44\x03\x05\x00"),
+    "timestamp, half a place": options(b"\x44\x0a\x08\x00" + bytes(6)),
+    "router alert": options(b"\x94\x04\0\0"),
+    "router alert, short": options(b"\x94\x03\0\0"),
+    "unknown option": options(b"\x55\x04\0\0"),
+    "record route, no protocol": options(b"\1\x07\x0b\x04" + bytes(8), b"hello", proto=77),
+    "wrong option, to all": options(b"\x07\0\1\1", begin=eth(dst=ALL, type=0x800), dst=SUBNET),
+    "wrong option, for another": options(b"\x07\0\1\1", dst="10.0.0.99"),
+}
+
+FRAGMENTS = {
+    "two halves": frags((0, ECHO[:16], 1), (16, ECHO[16:], 0)),
+    "two halves, last first": frags((16, ECHO[16:], 0), (0, ECHO[:16], 1)),
+    "first twice": frags((0, ECHO[:16], 1), (0, ECHO[:16], 1), (16, ECHO[16:], 0)),
+    "last twice": frags((16, ECHO[16:], 0), (16, ECHO[16:], 0), (0, ECHO[:16], 1)),
+    "part of the first again": frags((0, ECHO[:16], 1), (8, ECHO[8:16], 1), (16, ECHO[16:], 0)),
+    "overlap": frags((0, ECHO[:16], 1), (8, ECHO[8:24], 1), (16, ECHO[16:], 0)),
+    "overlap over two runs": frags((0, ECHO[:8], 1), (16, ECHO[16:24], 1), (0, ECHO[:24], 1)),
+    "gap filled twice": frags(
+        *((0, ECHO[:8], 1), (16, ECHO[16:24], 1), (8, ECHO[8:16], 1)),
+        *((8, ECHO[8:16], 1), (24, ECHO[24:], 0)),
+    ),
+    "covers a gap": frags((0, ECHO[:8], 1), (24, ECHO[24:], 0), (8, ECHO[8:24], 1)),
+    "two ends": frags((16, ECHO[16:], 0), (8, ECHO[8:24], 0)),
+    "behind the end": frags((8, ECHO[8:16], 0), (16, ECHO[16:24], 1)),
+    "13 bytes and more": frags((0, ECHO[:13], 1), (8, ECHO[8:], 0)),
+    "empty, and more": frags((0, b"", 1)),
+    "7 bytes, and more": frags((0, b"1234567", 1)),
+    "empty last": frags((0, ECHO[:16], 1), (16, b"", 0)),
+    "ends at 65536": frags((65528, b"12345678", 0)),
+    "whole of 65535": frags(
+        *((i, bytes(1480), 1) for i in range(0, 65120, 1480)), (65120, bytes(395), 0)
+    ),
+    "whole too large": frags(
+        *((i, bytes(1480), 1) for i in range(0, 65120, 1480)),
+        *((65120, bytes(400), 1), (65520, bytes(12), 0)),
+    ),
+    "ECN CE and ECT0": tos_frags(2, 3),
+    "ECN CE and ECT1": tos_frags(3, 1),
+    "ECN ECT0 and ECT1": tos_frags(2, 1),
+    "ECN capable and not": tos_frags(0, 2),
+    "ECN CE and not capable": tos_frags(3, 0),
+    "DF in all": [
+        eth() / ip(id=9, proto=1, flags="MF+DF") / Raw(ECHO[:16]),
+        eth() / ip(id=9, proto=1, flags="DF", frag=2) / Raw(ECHO[16:]),
+    ],
+    "no protocol in fragments": frags((0, ECHO[:16], 1), (16, ECHO[16:], 0), proto=77),
+    "to all in fragments": [
+        to_all(Raw(ECHO[:16]), id=9, proto=1, flags="MF"),
+        to_all(Raw(ECHO[16:]), id=9, proto=1, frag=2),
+    ],
+    "options in the first": [
+        options(b"\1\1\1\1", ECHO[:16], id=9, flags="MF"),
+        eth() / ip(id=9, proto=1, frag=2) / Raw(ECHO[16:]),
+    ],
+    "two ids": [*frags((0, ECHO[:16], 1)), *frags((16, ECHO[16:], 0), ident=10)],
+}
+
+ARPS = {
+    "request": who_has(),
+    "request for another": who_has("10.0.0.9"),
+    "is it free": who_has(psrc="0.0.0.0"),
+    "is another free": who_has("10.0.0.9", psrc="0.0.0.0"),
+    "announcement": who_has(PEER),
+    "announcement by reply": Ether(dst=ALL, src=PEER_MAC)
+    / ARP(op=2, hwsrc=PEER_MAC, hwdst=PEER_MAC, psrc=PEER, pdst=PEER),
+    **{
+        f"request from {src}": who_has(psrc=src)
+        for src in (ADDR, "9.9.9.9", SUBNET, "224.0.0.1", "127.0.0.1", "255.255.255.255")
+    },
+    **{
+        f"request for {tip}": who_has(tip)
+        for tip in ("224.0.0.1", "127.0.0.1", SUBNET, "255.255.255.255", "0.0.0.0")
+    },
+    **{f"operation {op}": who_has(op=op) for op in (0, 3, 8, 9)},
+    "hardware type 2": arp_bytes((b"\0\1\x08\0", b"\0\2\x08\0")),
+    "hardware type 6": arp_bytes((b"\0\1\x08\0", b"\0\6\x08\0")),
+    "protocol type": arp_bytes((b"\0\1\x08\0", b"\0\1\x86\xdd")),
+    "hardware length": arp_bytes((b"\x06\x04", b"\x07\x04")),
+    "protocol length": arp_bytes((b"\x06\x04", b"\x06\x05")),
+    **{f"ARP cut at {size}": bytes(who_has())[:size] for size in (15, 22, 41)},
+    "request to other MAC": arp_to("02:00:00:00:00:77"),
+    "request to our MAC": arp_to(MAC),
+    "request to a group": arp_to(GROUP_MAC),
+    "reply nobody asked for": Ether(dst=MAC, src=PEER_MAC)
+    / ARP(op=2, hwsrc=PEER_MAC, psrc="10.0.0.9", pdst=ADDR, hwdst=MAC),
+}
+
+CASES: dict[str, list[Any]] = {
+    name: case if isinstance(case, list) else [case]
+    for group in (HEADERS, ADDRESSES, ICMP_TYPES, OPTIONS, FRAGMENTS, ARPS)
+    for name, case in group.items()
+}
