@@ -31,7 +31,8 @@ from netstack._skb cimport (
     CHECKSUM_UNNECESSARY, SkBuff, consume_skb, kfree_skb_reason, sk_buff, skb_headlen, skb_network_header,
 )
 from netstack.proto._inet cimport (
-    ICMP_ECHO, ICMP_ECHOREPLY, ICMP_EXT_ECHO, ICMP_EXT_ECHOREPLY, ICMP_HLEN, IP_HLEN, IP_TOS, IP_TOTLEN, IPPROTO_ICMP, NR_ICMP_TYPES, RTCF_BROADCAST,
+    ICMP_ECHO, ICMP_ECHOREPLY, ICMP_EXT_ECHO, ICMP_EXT_ECHOREPLY, ICMP_HLEN,
+    IP_HLEN, IP_TOS, IP_TOTLEN, IPPROTO_ICMP, NR_ICMP_TYPES, RTCF_BROADCAST,
     RTCF_MULTICAST, ip_daddr, ip_saddr,
 )
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb_opt, skb_checksum, skb_fill, skb_store_bits
