@@ -222,4 +222,5 @@ cdef class Net:
     """A host's ``struct net`` as Python sees it: tunables by number, counters summed over the slots."""
     cdef net *ptr
     cdef object clock_object
+    cdef list kept                 # owners of what hangs off the struct
     cdef object __weakref__

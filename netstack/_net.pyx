@@ -50,6 +50,7 @@ cdef class Net:
         self.ptr = <net *>calloc(1, sizeof(net))
         if self.ptr == NULL:
             raise MemoryError
+        self.kept = []
         self.ptr.nr_slots = nr_cpus + 1
         self.ptr.nr_cpus = nr_cpus
         self.ptr.slots = <mib_slot *>calloc(self.ptr.nr_slots, sizeof(mib_slot))
@@ -67,6 +68,10 @@ cdef class Net:
         if self.ptr != NULL:
             free(self.ptr.slots)
             free(self.ptr)
+
+    def keep(self, owner):
+        """Let ``owner`` live as long as this: what it owns may be in use until then."""
+        self.kept.append(owner)
 
     @property
     def cpus(self):

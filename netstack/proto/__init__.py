@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from netstack.proto.icmp import IPPROTO_ICMP, icmp_err, icmp_rcv
+from netstack.proto.udp import IPPROTO_UDP, udp_err, udp_rcv
 
 Handler = Callable[[Any, Any], object]
 ErrHandler = Callable[[Any, Any, int, int, int, bytes], object]
@@ -25,4 +26,5 @@ class net_protocol(NamedTuple):
 
 PROTOCOLS: dict[int, net_protocol] = {
     IPPROTO_ICMP: net_protocol(icmp_rcv, icmp_err),
+    IPPROTO_UDP: net_protocol(udp_rcv, udp_err),
 }

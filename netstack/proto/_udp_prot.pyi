@@ -1,4 +1,9 @@
+from typing import final
+
 from netstack._net import Net
+
+@final
+class Udp: ...
 
 def init(n: Net) -> None: ...
 def exit(n: Net) -> None: ...

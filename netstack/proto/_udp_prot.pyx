@@ -7,6 +7,7 @@ Context  set-up and process context
 Kernel   udp_prot, udp_init(), udp_lib_setsockopt(), net/ipv4/udp.c; __ip4_datagram_connect(), net/ipv4/datagram.c
 """
 
+cimport cython
 from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT
 
 from netstack._abi cimport fetch_or32, load_acquire32, u16, u32
@@ -84,46 +85,46 @@ cdef int udp_gro_lookup(net *n, u32 saddr, u16 sport, u32 daddr, u16 dport) noex
 
 # ---- wiring
 
-cdef int udp_init(net *n) except -1:
-    """Give a host UDP: its table of sockets, its operations, its short cut. [udp_init(), inet_init()]"""
-    cdef udp_table *table = table_create(n)
-    if table == NULL:
-        raise MemoryError
-    table.prot.name = b"udp"
-    table.prot.type = SOCK_DGRAM
-    table.prot.protocol = IPPROTO_UDP
-    table.prot.in_datagrams = UdpInDatagrams
-    table.prot.get_port = table_get_port
-    table.prot.connect = udp_connect
-    table.prot.sendmsg = udp_sendmsg
-    table.prot.unhash = table_unhash
-    table.prot.complete = udp_complete
-    table.prot.setsockopt = udp_setsockopt
-    table.prot.getsockopt = udp_getsockopt
-    table.prot.next = <proto *>n.protos
-    n.udp = table
-    n.protos = &table.prot
-    n.inet_fast[IPPROTO_UDP].peek = udp_peek
-    n.inet_fast[IPPROTO_UDP].rcv = udp_rcv_fast
-    return 0
+@cython.final
+cdef class Udp:
+    """Owns a host's table of sockets, which a call that is on its way may use after ``exit``."""
+    cdef udp_table *table
 
-
-cdef void udp_exit(net *n) noexcept:
-    """Take UDP away. Every socket must be closed and every CPU stopped."""
-    cdef udp_table *table = udp_table_of(n)
-    n.inet_fast[IPPROTO_UDP].peek = NULL
-    n.inet_fast[IPPROTO_UDP].rcv = NULL
-    n.udp_gro_lookup = NULL
-    n.protos = NULL
-    n.udp = NULL
-    table_destroy(table)
+    def __dealloc__(self):
+        table_destroy(self.table)
 
 
 def init(Net n not None):
-    """Give a host UDP, before its CPUs start."""
-    udp_init(n.ptr)
+    """Give a host UDP, before its CPUs start. [udp_init(), inet_init()]"""
+    cdef Udp owner = Udp()
+    cdef udp_table *table = table_create(n.ptr)
+    cdef proto *prot
+    if table == NULL:
+        raise MemoryError
+    owner.table = table
+    n.keep(owner)
+    prot = &table.prot
+    prot.name = b"udp"
+    prot.type = SOCK_DGRAM
+    prot.protocol = IPPROTO_UDP
+    prot.in_datagrams = UdpInDatagrams
+    prot.get_port = table_get_port
+    prot.connect = udp_connect
+    prot.sendmsg = udp_sendmsg
+    prot.unhash = table_unhash
+    prot.complete = udp_complete
+    prot.setsockopt = udp_setsockopt
+    prot.getsockopt = udp_getsockopt
+    prot.next = <proto *>n.ptr.protos
+    n.ptr.udp = table
+    n.ptr.protos = prot
+    n.ptr.inet_fast[IPPROTO_UDP].peek = udp_peek
+    n.ptr.inet_fast[IPPROTO_UDP].rcv = udp_rcv_fast
 
 
 def exit(Net n not None):
-    """Take UDP from a host whose sockets are closed and whose CPUs have stopped."""
-    udp_exit(n.ptr)
+    """Take UDP from a host whose CPUs have stopped: no datagram comes in, no socket is made any more."""
+    n.ptr.inet_fast[IPPROTO_UDP].peek = NULL
+    n.ptr.inet_fast[IPPROTO_UDP].rcv = NULL
+    n.ptr.udp_gro_lookup = NULL
+    n.ptr.protos = NULL

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from netstack._net import sysctl
 from netstack.nf.hooks import Hooks
-from netstack.proto import PROTOCOLS, net_protocol
+from netstack.proto import PROTOCOLS, _udp_prot, net_protocol
 from netstack.proto._arp import arp_init
 from netstack.proto._icmp import ICMP
 from netstack.proto._ip_output import IPOutput
@@ -25,6 +25,7 @@ from netstack.proto._neigh_table import NeighTable
 from netstack.proto.arp import NeighTimers
 from netstack.proto.frag import Fqdir, FragTimers
 from netstack.proto.route import Routes
+from netstack.sock._calls import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,6 +68,7 @@ class Inet:
         arp_init(net)
         self._output = IPOutput(net, drawn)
         self._icmp = ICMP(net, drawn)
+        _udp_prot.init(net)
         self.frags = Fqdir(net)
         self.hooks = Hooks(net)
         self.protocols: dict[int, net_protocol] = dict(PROTOCOLS)
@@ -147,14 +149,24 @@ class Inet:
             rows.append(row)
         return rows
 
+    def sockets(self) -> list[dict[str, Any]]:
+        """Give what ``ss`` shows of each open socket."""
+        return [sock.info for sock in sockets(self.net)]
+
     def queued(self) -> dict[str, int]:
         """Count the frames off the wire that stand in these layers, by place."""
-        frames = self.frags.frames()
-        return {"proto/frag": frames} if frames else {}
+        places = {
+            "proto/frag": self.frags.frames(),
+            "sock/queue": round(sum(sock.frames for sock in sockets(self.net))),
+        }
+        return {place: frames for place, frames in places.items() if frames}
 
     # ---- the end
 
     def close(self) -> None:
-        """End what waits here. Call it when no CPU runs any more."""
+        """Close the sockets, end what waits here. Call it when no CPU runs any more."""
+        for sock in sockets(self.net):
+            sock.close()
+        _udp_prot.exit(self.net)
         self.frags.flush()
         self.neigh.flush()

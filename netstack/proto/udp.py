@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from netstack._skb import SkBuff
     from netstack.proto.af_inet import InetHost
 
+IPPROTO_UDP = 17
+
 
 def udp_rcv(host: InetHost, skb: SkBuff) -> None:
     """Deliver a datagram to its socket, to all sockets of a group, or tell the sender that there is none."""

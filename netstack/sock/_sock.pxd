@@ -178,6 +178,7 @@ cdef void sock_wake_all(softnet_data *sd) noexcept nogil
 cdef void sock_set_err(sock *sk, u32 err) noexcept nogil
 cdef u32 sock_take_err(sock *sk) noexcept nogil
 
+cdef double sock_frames(sock *sk) noexcept nogil
 cdef sk_buff *sock_splice(sock *sk) noexcept nogil
 cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil
 cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil
@@ -191,9 +192,8 @@ cdef inline sock_skb_cb *SOCK_CB(sk_buff *skb) noexcept nogil:
     return <sock_skb_cb *>skb.cb
 
 cdef inline u32 sock_queued(sock *sk) noexcept nogil:
-    """Datagrams that the ledger counts as queued: those not read, and those read but not given back."""
-    return (load_acquire32(&sk.receive_queue.qlen) + load_acquire32(&sk.reader_queue.qlen)
-            + load_acquire32(&sk.nr_dead))
+    """Packets that nobody has read."""
+    return load_acquire32(&sk.receive_queue.qlen) + load_acquire32(&sk.reader_queue.qlen)
 
 cdef inline u64 rmem_alloc(sock *sk) noexcept nogil:
     """Bytes of truesize charged to the socket."""

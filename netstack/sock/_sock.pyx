@@ -12,8 +12,7 @@ second is empty. So the two meet once a burst, not once a datagram.
 
 What was read is collected and given back by the batch (sock_flush): one addition to the ledger,
 one operation on the pool, one release of charged memory. Whenever the queue runs empty nothing is
-left over, so a quiet host's ledger balances. ``nr_dead`` is read but not given back, and counts
-as queued.
+left over.
 
 Waking
 ------
@@ -336,6 +335,40 @@ cdef void sock_flush(sock *sk) noexcept nogil:
         mem_reclaim(sk, 1)
         spin_unlock(&sk.lock)
         sk.deficit = 0
+
+
+cdef double frames_of(const sk_buff *skb) noexcept nogil:
+    """Frames that end with a packet; of a shared one the part that falls on each of its users."""
+    cdef const sk_buff *owner = skb.owner if skb.owner != NULL else skb
+    cdef const sk_buff *frag = owner.frag_list
+    cdef double frames = owner.frames
+    while frag != NULL:
+        frames += frag.frames
+        frag = frag.next
+    return frames / load_acquire32(&owner.dataref)
+
+
+cdef double sock_frames(sock *sk) noexcept nogil:
+    """Frames that stand here, for the ledger: of what is not read, and of what is read but not given back.
+
+    A frame that several sockets were given is a part in each, and 1 over all of them.
+    """
+    cdef double frames = 0
+    cdef const sk_buff *skb
+    spin_lock(&sk.reader_lock)
+    spin_lock(&sk.lock)
+    frames += sk.dead_frames
+    skb = sk.reader_queue.first
+    while skb != NULL:
+        frames += frames_of(skb)
+        skb = skb.next
+    skb = sk.receive_queue.first
+    while skb != NULL:
+        frames += frames_of(skb)
+        skb = skb.next
+    spin_unlock(&sk.lock)
+    spin_unlock(&sk.reader_lock)
+    return frames
 
 
 # ---- waiting

@@ -31,7 +31,7 @@ from netstack.sock._recv cimport (
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
 from netstack.sock._sock cimport (
-    SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_first, sock_msg, sock_poll_fd, sock_skb_cb,
+    SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_first, sock_frames, sock_msg, sock_poll_fd, sock_skb_cb,
 )
 
 cdef enum:
@@ -363,6 +363,11 @@ cdef class Socket:
     def closed(self):
         """True after close(), and after the host was closed."""
         return self.sk == NULL or self.sk.flags & SOCKF_CLOSED != 0
+
+    @property
+    def frames(self):
+        """Frames off the wire that stand in the queue; a part of 1 for one that other sockets have too."""
+        return sock_frames(self.open())
 
     @property
     def info(self):

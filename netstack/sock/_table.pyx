@@ -30,7 +30,7 @@ cdef udp_table *table_create(net *n) noexcept:
 
 
 cdef void table_destroy(udp_table *table) noexcept:
-    """Free a table whose sockets are all closed, and that no CPU sees any more."""
+    """Free a table that nobody sees any more."""
     free(table)
 
 

@@ -1,4 +1,4 @@
-"""A rig for every test of this folder that asks for one."""
+"""Every test of the queue runs twice: with the short cut, and with every packet through Python."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.sock.rig import Rig, rig
 
 
-@pytest.fixture
-def it() -> Iterator[Rig]:
-    with rig() as made:
+@pytest.fixture(params=[True, False], ids=["fast", "python"])
+def it(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(request.param) as made:
         yield made
