@@ -32,11 +32,12 @@ from netstack._skb cimport (
 )
 from netstack.napi._napi cimport softnet_data
 from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
+from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
-    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, sock, sock_data_ready, sock_queue_rcv,
-    sock_set_err, sock_skb_cb,
+    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, sock, sock_skb_cb,
 )
 from netstack.sock._table cimport compute_score, udp_lookup, udp_table
+from netstack.sock._wake cimport sock_data_ready, sock_set_err
 
 # ---- the steps; data stands at the UDP header
 

@@ -22,9 +22,10 @@ from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtab
 from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DO, IP_PMTUDISC_DONT, SEND_SHUTDOWN, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
-    SOCKF_NO_CHECK, sock_take_err,
+    SOCKF_NO_CHECK,
 )
 from netstack.sock._table cimport table_get_port
+from netstack.sock._wake cimport sock_take_err
 
 cdef enum:
     UDP_MAX_SEGMENTS = 128         # datagrams of one message with UDP_SEGMENT

@@ -17,9 +17,10 @@ from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u
 from netstack._net cimport Net
 from netstack.sock._address cimport format_ipv4, parse_sockaddr
 from netstack.sock._sock cimport (
-    SOCKF_BINDADDR, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sock, sock_queued, sock_wake,
+    SOCKF_BINDADDR, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sock, sock_queued,
 )
 from netstack.sock._table cimport addr_is_ours, table_add, udp_table
+from netstack.sock._wake cimport sock_wake
 
 cdef enum:
     AF_INET = 2

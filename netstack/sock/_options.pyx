@@ -21,8 +21,9 @@ from netstack.sock._calls cimport fail
 from netstack.sock._sock cimport (
     SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, SOCKF_BROADCAST, SOCKF_FREEBIND, SOCKF_NO_CHECK,
     SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
-    SOCKF_REUSEPORT, SOCKF_RXQ_OVFL, rmem_alloc, sock_take_err,
+    SOCKF_REUSEPORT, SOCKF_RXQ_OVFL, rmem_alloc,
 )
+from netstack.sock._wake cimport sock_take_err
 
 cdef enum:
     SOL_IP = 0

@@ -7,7 +7,8 @@ from libc.string cimport memcpy
 from netstack._abi cimport u8, u32
 from netstack._net cimport SLOT_PROCESS, mib_inc
 from netstack._skb cimport sk_buff, skb_copy_bits
-from netstack.sock._sock cimport sock, sock_peeked, sock_read
+from netstack.sock._queue cimport sock_peeked, sock_read
+from netstack.sock._sock cimport sock
 
 cdef extern from "Python.h":
     PyObject *PyBytes_FromStringAndSize(const char *data, Py_ssize_t size)

@@ -13,9 +13,9 @@ from libc.errno cimport EAGAIN, EBADF, ETIMEDOUT
 from netstack._abi cimport load_acquire32, monotonic_ns, u64
 from netstack.sock._calls cimport fail
 from netstack.sock._cmsg cimport put_cmsgs
-from netstack.sock._sock cimport (
-    RCV_SHUTDOWN, SOCK_CB, SOCKF_CLOSED, sock_first, sock_has_data, sock_skb_cb, sock_take_err, sock_wait,
-)
+from netstack.sock._queue cimport sock_first
+from netstack.sock._sock cimport RCV_SHUTDOWN, SOCK_CB, SOCKF_CLOSED, sock_has_data, sock_skb_cb
+from netstack.sock._wake cimport sock_take_err, sock_wait
 
 
 cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:

@@ -1,16 +1,13 @@
-"""struct sock: one socket as the data path sees it; see ``_sock.pyx``.
+"""struct sock: one socket as the data path sees it; see ``_sock.pyx``, ``_queue.pyx``, ``_wake.pyx``.
 
 Three parties touch a socket, and each has cache lines of its own: the lookup (any CPU, reads), the
 producer (a CPU in softirq, or process context; holds ``lock``) and the consumer (an application;
 holds ``reader_lock``). Addresses and ports are in host order.
 """
 
-from netstack._abi cimport (
-    fence, load_acquire32, load_relaxed64, prefetch, spin_lock, spin_unlock, store_release32,
-    u8, u16, u32, u64,
-)
+from netstack._abi cimport load_acquire32, load_relaxed64, u8, u16, u32, u64
 from netstack._net cimport net
-from netstack._skb cimport SKB_CB, sk_buff, sk_buff_head
+from netstack._skb cimport sk_buff, sk_buff_head
 from netstack.napi._napi cimport softnet_data
 
 
@@ -171,22 +168,6 @@ cdef sock *sk_alloc(net *n, proto *prot) noexcept
 cdef void sk_close(sock *sk) noexcept nogil
 cdef void sk_free(sock *sk) noexcept nogil
 
-cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
-cdef void sock_data_ready(sock *sk, softnet_data *sd) noexcept nogil
-cdef void sock_wake(sock *sk) noexcept nogil
-cdef void sock_wake_all(softnet_data *sd) noexcept nogil
-cdef void sock_set_err(sock *sk, u32 err) noexcept nogil
-cdef u32 sock_take_err(sock *sk) noexcept nogil
-
-cdef double sock_frames(sock *sk) noexcept nogil
-cdef sk_buff *sock_splice(sock *sk) noexcept nogil
-cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil
-cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil
-cdef void sock_flush(sock *sk) noexcept nogil
-cdef int sock_wait(sock *sk, u64 until) noexcept nogil
-cdef int sock_poll_fd(sock *sk) except -1
-cdef void sock_sync_fd(sock *sk) noexcept nogil
-
 
 cdef inline sock_skb_cb *SOCK_CB(sk_buff *skb) noexcept nogil:
     return <sock_skb_cb *>skb.cb
@@ -208,56 +189,3 @@ cdef inline bint sock_readable(sock *sk) noexcept nogil:
     return (sock_has_data(sk) or load_acquire32(&sk.err) != 0
             or load_acquire32(&sk.shutdown) & RCV_SHUTDOWN != 0
             or load_acquire32(&sk.flags) & SOCKF_CLOSED != 0)
-
-# Reading, a datagram at a time: sock_first() locks and gives it, then sock_peeked() or sock_read() unlocks.
-
-cdef inline void sock_read_end(sock *sk) noexcept nogil:
-    """The rarer half of sock_read(): give back what was read, unsignal an emptied queue, unlock."""
-    sock_flush(sk)
-    if sk.efd >= 0:
-        sock_sync_fd(sk)
-    spin_unlock(&sk.reader_lock)
-
-cdef inline sk_buff *sock_first(sock *sk) noexcept nogil:
-    """Give the oldest datagram, with reader_lock held; NULL, without the lock, when there is none."""
-    cdef sk_buff *skb
-    spin_lock(&sk.reader_lock)
-    skb = sk.reader_queue.first
-    if skb == NULL:
-        skb = sock_splice(sk)
-    while skb != NULL and SOCK_CB(skb).csum_unchecked and not sk.prot.complete(sk, skb):
-        skb = sock_drop_bad(sk, skb)
-    if skb == NULL:
-        sock_read_end(sk)
-    return skb
-
-cdef inline void sock_peeked(sock *sk) noexcept nogil:
-    """Leave the datagram that sock_first() gave in the queue."""
-    spin_unlock(&sk.reader_lock)
-
-cdef inline void sock_pop(sock *sk, sk_buff *skb) noexcept nogil:
-    """Take the first datagram off reader_queue, and load what the next call will read."""
-    cdef sk_buff *following = skb.next
-    sk.reader_queue.first = following
-    store_release32(&sk.reader_queue.qlen, sk.reader_queue.qlen - 1)
-    if following != NULL:
-        prefetch(following.data)
-        prefetch(<u8 *>following + 64)
-        prefetch(<u8 *>following + 128)
-        prefetch(following.next)
-
-cdef inline void sock_read(sock *sk, sk_buff *skb) noexcept nogil:
-    """End the datagram that sock_first() gave: an application has it. Unlocks."""
-    sock_pop(sk, skb)
-    sk.deficit += SOCK_CB(skb).truesize
-    if skb.frag_list == NULL and skb.owner == NULL and load_acquire32(&skb.dataref) == 1:
-        sk.dead_frames += skb.frames
-        skb.next = sk.dead
-        sk.dead = skb
-        sk.nr_dead += 1
-    else:
-        sock_end_odd(sk, skb)
-    if sk.nr_dead >= SOCK_BATCH or sk.deficit >= sk.rcvbuf >> 2 or sk.reader_queue.first == NULL:
-        sock_read_end(sk)
-    else:
-        spin_unlock(&sk.reader_lock)

@@ -26,13 +26,13 @@ from netstack.sock._calls cimport (
     fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
 )
 from netstack.sock._options cimport get_option, set_option_value
+from netstack.sock._queue cimport sock_first, sock_frames
 from netstack.sock._recv cimport (
     MSG_ERRQUEUE, MSG_TRUNC, copy_out, recv_end, recv_message, recv_wait, take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
-from netstack.sock._sock cimport (
-    SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_first, sock_frames, sock_msg, sock_poll_fd, sock_skb_cb,
-)
+from netstack.sock._sock cimport SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg, sock_skb_cb
+from netstack.sock._wake cimport sock_poll_fd
 
 cdef enum:
     AF_INET = 2

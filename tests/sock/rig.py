@@ -86,7 +86,7 @@ class Rig(Stack):
         return self.net.fate(skb_drop_reason[name])
 
     def balanced(self) -> bool:
-        """True when every frame off the wire has ended, or stands at a named place."""
+        """Tell whether every frame off the wire has ended, or stands at a named place."""
         ends = sum(self.net.fate(n) for n in range(skb_drop_reason["SKB_FATE_NR"]))
         return ends + sum(self.inet.queued().values()) == self.net.rx_frames()
 

@@ -1,0 +1,72 @@
+"""The receive queue; see ``_queue.pyx``.
+
+Reading, a datagram at a time: sock_first() locks and gives the oldest, then sock_read() ends it or
+sock_peeked() leaves it, and unlocks.
+"""
+
+from netstack._abi cimport (
+    load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32,
+)
+from netstack._skb cimport sk_buff
+from netstack.sock._sock cimport SOCK_BATCH, SOCK_CB, sock
+from netstack.sock._wake cimport sock_sync_fd
+
+cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
+cdef sk_buff *sock_splice(sock *sk) noexcept nogil
+cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil
+cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil
+cdef void sock_flush(sock *sk) noexcept nogil
+cdef void sock_purge(sock *sk) noexcept nogil
+cdef double sock_frames(sock *sk) noexcept nogil
+
+
+cdef inline void sock_read_end(sock *sk) noexcept nogil:
+    """The rarer half of sock_read(): give back what was read, unsignal an emptied queue, unlock."""
+    sock_flush(sk)
+    if sk.efd >= 0:
+        sock_sync_fd(sk)
+    spin_unlock(&sk.reader_lock)
+
+cdef inline sk_buff *sock_first(sock *sk) noexcept nogil:
+    """Give the oldest datagram, with reader_lock held; NULL, without the lock, when there is none."""
+    cdef sk_buff *skb
+    spin_lock(&sk.reader_lock)
+    skb = sk.reader_queue.first
+    if skb == NULL:
+        skb = sock_splice(sk)
+    while skb != NULL and SOCK_CB(skb).csum_unchecked and not sk.prot.complete(sk, skb):
+        skb = sock_drop_bad(sk, skb)
+    if skb == NULL:
+        sock_read_end(sk)
+    return skb
+
+cdef inline void sock_peeked(sock *sk) noexcept nogil:
+    """Leave the datagram that sock_first() gave in the queue."""
+    spin_unlock(&sk.reader_lock)
+
+cdef inline void sock_pop(sock *sk, sk_buff *skb) noexcept nogil:
+    """Take the first datagram off reader_queue, and load what the next call will read."""
+    cdef sk_buff *following = skb.next
+    sk.reader_queue.first = following
+    store_release32(&sk.reader_queue.qlen, sk.reader_queue.qlen - 1)
+    if following != NULL:
+        prefetch(following.data)
+        prefetch(<u8 *>following + 64)
+        prefetch(<u8 *>following + 128)
+        prefetch(following.next)
+
+cdef inline void sock_read(sock *sk, sk_buff *skb) noexcept nogil:
+    """End the datagram that sock_first() gave: an application has it. Unlocks."""
+    sock_pop(sk, skb)
+    sk.deficit += SOCK_CB(skb).truesize
+    if skb.frag_list == NULL and skb.owner == NULL and load_acquire32(&skb.dataref) == 1:
+        sk.dead_frames += skb.frames
+        skb.next = sk.dead
+        sk.dead = skb
+        sk.nr_dead += 1
+    else:
+        sock_end_odd(sk, skb)
+    if sk.nr_dead >= SOCK_BATCH or sk.deficit >= sk.rcvbuf >> 2 or sk.reader_queue.first == NULL:
+        sock_read_end(sk)
+    else:
+        spin_unlock(&sk.reader_lock)

@@ -1,0 +1,204 @@
+"""queue: datagrams between a protocol and an application, charged to the socket.
+
+Stage 8 of 8:  device driver irq napi netif nf proto [sock]
+In       datagrams for one socket         proto/_udp.pyx
+Out      the oldest one                   sock/_recv.pyx
+Context  producer: softirq or process context; consumer: any thread; no GIL
+Kernel   __udp_enqueue_schedule_skb(), __skb_recv_udp(), udp_rmem_release(), net/ipv4/udp.c
+
+The queue is two: the producer appends to ``receive_queue`` under ``lock``, the consumer takes from
+``reader_queue`` under ``reader_lock``, and splices the whole of the first into the second when the
+second is empty. So the two meet once a burst, not once a datagram.
+
+What was read is collected and given back by the batch (sock_flush): one addition to the ledger,
+one operation on the pool, one release of charged memory. Whenever the queue runs empty nothing is
+left over.
+"""
+
+from netstack._abi cimport (
+    add_relaxed32, fetch_add64, load_acquire32, load_relaxed64, spin_lock, spin_unlock, store_relaxed64,
+    store_release32, u32, u64,
+)
+from netstack._counters cimport SKB_DELIVERED, SKB_DROP_REASON_SOCKET_CLOSE, SKB_DROP_REASON_UDP_CSUM
+from netstack._net cimport (
+    SLOT_PROCESS, fate_add, sysctl_get, udp_mem_max, udp_mem_min, udp_rmem_min,
+)
+from netstack._skb cimport SKB_CB, kfree_skb_reason, sk_buff, skb_end, skb_give_back, skb_set_slot
+from netstack.sock._sock cimport (
+    SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, sock_skb_cb,
+)
+
+cdef enum:
+    PAGE = 4096                    # what memory is taken from the protocol by [SK_MEM_QUANTUM]
+
+if sizeof(sock_skb_cb) > SKB_CB:
+    raise ImportError(f"sock_skb_cb is {sizeof(sock_skb_cb)} bytes, skb.cb has {SKB_CB}")
+
+
+# ---- the protocol's memory (net.ipv4.udp_mem)
+
+cdef bint mem_schedule(sock *sk, u64 size, u64 rmem) noexcept nogil:
+    """Take pages for ``size`` more bytes; False when the host's limit says no. [__sk_mem_raise_allocated()]
+
+    Up to udp_mem's first number every socket may; above it only those that hold less than udp_rmem_min;
+    above the third nobody.
+    """
+    cdef u64 amount = (size - sk.forward_alloc + PAGE - 1) & ~<u64>(PAGE - 1)
+    cdef u64 total = fetch_add64(&sk.n.udp_memory, amount) + amount
+    if total > sysctl_get(sk.n, udp_mem_min) and (
+            total > sysctl_get(sk.n, udp_mem_max) or rmem >= sysctl_get(sk.n, udp_rmem_min)):
+        fetch_add64(&sk.n.udp_memory, -amount)
+        return False
+    sk.forward_alloc += amount
+    return True
+
+
+cdef void mem_reclaim(sock *sk, u64 keep) noexcept nogil:
+    """Give whole pages back to the protocol, ``keep`` bytes excepted. The producer's lock is held."""
+    cdef u64 amount
+    if sk.forward_alloc > keep:
+        amount = (sk.forward_alloc - keep) & ~<u64>(PAGE - 1)
+        if amount:
+            sk.forward_alloc -= amount
+            fetch_add64(&sk.n.udp_memory, -amount)
+
+
+# ---- the producer
+
+cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
+    """Queue a datagram if it fits: SOCK_QUEUED, or why not (counted in drops; skb is still the caller's).
+
+    It fits when the charged memory stays within SO_RCVBUF, or when nothing is charged at all.
+    [__udp_enqueue_schedule_skb() of 6.18]
+    """
+    cdef sock_skb_cb *cb = SOCK_CB(skb)
+    cdef u32 size = skb.truesize
+    cdef u64 rmem
+    cdef int result
+    spin_lock(&sk.lock)
+    rmem = sk.rmem_in - load_relaxed64(&sk.rmem_out)
+    if rmem + size > sk.rcvbuf and rmem != 0:
+        result = SOCK_RCVBUFF
+    elif size > sk.forward_alloc and not mem_schedule(sk, size, rmem):
+        result = SOCK_PROTO_MEM
+    else:
+        result = SOCK_QUEUED
+        sk.forward_alloc -= size
+        store_relaxed64(&sk.rmem_in, sk.rmem_in + size)
+        cb.truesize = size
+        cb.dropcount = sk.drops
+        skb.next = NULL
+        if sk.receive_queue.first == NULL:
+            sk.receive_queue.first = skb
+        else:
+            sk.receive_queue.last.next = skb
+        sk.receive_queue.last = skb
+        store_release32(&sk.receive_queue.qlen, sk.receive_queue.qlen + 1)
+    spin_unlock(&sk.lock)
+    if result != SOCK_QUEUED:
+        add_relaxed32(&sk.drops, 1)
+    return result
+
+
+# ---- the consumer; reader_lock is held
+
+cdef sk_buff *sock_splice(sock *sk) noexcept nogil:
+    """Move all of receive_queue to the empty reader_queue; give the first."""
+    if load_acquire32(&sk.receive_queue.qlen) == 0:
+        return NULL
+    spin_lock(&sk.lock)
+    sk.reader_queue.first = sk.receive_queue.first
+    sk.reader_queue.last = sk.receive_queue.last
+    store_release32(&sk.reader_queue.qlen, sk.receive_queue.qlen)
+    sk.receive_queue.first = NULL
+    store_release32(&sk.receive_queue.qlen, 0)
+    spin_unlock(&sk.lock)
+    return sk.reader_queue.first
+
+
+cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil:
+    """Drop the first datagram, whose checksum is wrong; give the next."""
+    sock_pop(sk, skb)
+    sk.deficit += SOCK_CB(skb).truesize
+    add_relaxed32(&sk.drops, 1)
+    skb_set_slot(skb, SLOT_PROCESS)
+    kfree_skb_reason(skb, SKB_DROP_REASON_UDP_CSUM)
+    return sk.reader_queue.first if sk.reader_queue.first != NULL else sock_splice(sk)
+
+
+cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil:
+    """End a datagram that was read and can't go back with the batch: shared, or of several buffers."""
+    skb_set_slot(skb, SLOT_PROCESS)
+    skb_end(skb, SKB_DELIVERED)
+
+
+cdef void sock_flush(sock *sk) noexcept nogil:
+    """Give back what was read: frames to the ledger, packets to their pools, memory to the socket.
+
+    [udp_rmem_release(), consume_stateless_skb()]
+    """
+    cdef sk_buff *dead = sk.dead
+    if dead != NULL:
+        sk.dead = NULL
+        store_release32(&sk.nr_dead, 0)
+        fate_add(sk.n, SLOT_PROCESS, SKB_DELIVERED, sk.dead_frames)
+        sk.dead_frames = 0
+        skb_give_back(dead)
+    if sk.deficit:
+        spin_lock(&sk.lock)
+        store_relaxed64(&sk.rmem_out, sk.rmem_out + sk.deficit)
+        sk.forward_alloc += sk.deficit
+        mem_reclaim(sk, 1)
+        spin_unlock(&sk.lock)
+        sk.deficit = 0
+
+
+cdef double frames_of(const sk_buff *skb) noexcept nogil:
+    """Frames that end with a packet; of a shared one the part that falls on each of its users."""
+    cdef const sk_buff *owner = skb.owner if skb.owner != NULL else skb
+    cdef const sk_buff *frag = owner.frag_list
+    cdef double frames = owner.frames
+    while frag != NULL:
+        frames += frag.frames
+        frag = frag.next
+    return frames / load_acquire32(&owner.dataref)
+
+
+cdef double sock_frames(sock *sk) noexcept nogil:
+    """Frames that stand here, for the ledger: of what is not read, and of what is read but not given back.
+
+    A frame that several sockets were given is a part in each, and 1 over all of them.
+    """
+    cdef double frames = 0
+    cdef const sk_buff *skb
+    spin_lock(&sk.reader_lock)
+    spin_lock(&sk.lock)
+    frames += sk.dead_frames
+    skb = sk.reader_queue.first
+    while skb != NULL:
+        frames += frames_of(skb)
+        skb = skb.next
+    skb = sk.receive_queue.first
+    while skb != NULL:
+        frames += frames_of(skb)
+        skb = skb.next
+    spin_unlock(&sk.lock)
+    spin_unlock(&sk.reader_lock)
+    return frames
+
+
+cdef void sock_purge(sock *sk) noexcept nogil:
+    """Drop what nobody has read, and give all memory back: the socket is closed. reader_lock is held."""
+    cdef sk_buff *skb
+    while True:
+        skb = sk.reader_queue.first
+        if skb == NULL:
+            skb = sock_splice(sk)
+            if skb == NULL:
+                break
+        sock_pop(sk, skb)
+        sk.deficit += SOCK_CB(skb).truesize
+        skb_set_slot(skb, SLOT_PROCESS)
+        skb_end(skb, SKB_DROP_REASON_SOCKET_CLOSE)
+    sock_flush(sk)
+    mem_reclaim(sk, 0)
