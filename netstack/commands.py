@@ -7,6 +7,7 @@ hold, or a `Stream`. Text and tables are the business of the asker: ``cli/``.
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -18,8 +19,11 @@ from netstack import drops, procfs, stats
 from netstack.capture.bpf import Program
 from netstack.config import TUNABLES, find
 from netstack.control import Handler
-from netstack.errors import UsageError
+from netstack.errors import UsageError, oserror
 from netstack.tapstream import TapStream
+
+LOOKS = 20  # at the ledger of a host that is at work, a millisecond apart
+ETHTOOL = ("stats", "drvinfo", "ring", "coalesce")  # what a driver may know
 
 Host = Any  # netstack.host.Host
 Rows = list[dict[str, Any]]
@@ -65,8 +69,17 @@ def sockets(it: Running) -> Rows:
 
 
 def ledger(it: Running) -> dict[str, Any]:
-    """Give the account of all frames."""
-    return stats.ledger(it.host).as_dict()
+    """Give the account of all frames, at a moment when it balances if there is one soon.
+
+    While frames move, some are between two places when they are counted; ``moving`` says so.
+    """
+    first = account = stats.ledger(it.host)
+    for _ in range(LOOKS):
+        if account.balanced:
+            break
+        time.sleep(0.001)
+        account = stats.ledger(it.host)
+    return account.as_dict() | {"moving": account.frames != first.frames}
 
 
 def list_drops(it: Running) -> Rows:
@@ -115,31 +128,34 @@ def set_sysctl(it: Running, values: dict[str, str]) -> Rows:
     return sysctl(it, list(values))
 
 
-def _device(it: Running, name: str | None) -> Any:
+def _nics(it: Running) -> list[str]:
+    """Name the devices with a wire, or all if there is none."""
+    names = [device.name for device in it.host.devices]
+    return [name for name in names if name != "lo"] or names
+
+
+def _device(it: Running, name: str) -> Any:
     devices = {device.name: device for device in it.host.devices}
-    if name is None and len(devices) == 1:
-        return next(iter(devices.values()))
     if name not in devices:
-        ways = "\n".join(f"netstack ethtool -S {each}" for each in devices)
+        ways = "\n".join(f"netstack ethtool -S {each}" for each in _nics(it))
         raise UsageError(f"host {it.name} has no device {name!r}", hint=ways)
     return devices[name]
 
 
 def ethtool(it: Running, device: str, what: str) -> dict[str, Any]:
     """Ask a driver, as ethtool does: its ``what`` is stats, drvinfo, ring or coalesce."""
-    nic = _device(it, device).nic
-    answers = {
-        "stats": nic.stats,
-        "drvinfo": nic.drvinfo,
-        "ring": nic.ring,
-        "coalesce": nic.coalesce,
-    }
-    return dict(answers[what]())
+    found = _device(it, device)
+    found.refresh()
+    answer = getattr(found.nic, what, None)
+    if what not in ETHTOOL or answer is None:
+        message = f"{device} has no {what}"
+        raise oserror(errno.EOPNOTSUPP, message, hint=f"netstack ethtool -S {_nics(it)[0]}")
+    return dict(answer())
 
 
 def places(it: Running) -> list[str]:
-    """Give the interfaces that ``capture`` can listen on."""
-    return [device.name for device in it.host.devices]
+    """Give the interfaces that ``capture`` can listen on, those with a wire first."""
+    return sorted((device.name for device in it.host.devices), key=lambda name: name == "lo")
 
 
 def capture(it: Running, program: str = "", snaplen: int = 262144) -> TapStream:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import inspect
 import json
 import logging
 import os
@@ -222,9 +223,13 @@ class ControlServer:
         if handler is None:
             known = " ".join(sorted(self._commands))
             raise UsageError(f"there is no command {command!r}", hint=f"one of: {known}")
-        if not isinstance(arguments, dict):
-            raise UsageError("args is an object", hint='{"cmd": "info", "args": {}}')
-        return handler(self._target, **arguments)
+        try:
+            call = inspect.signature(handler).bind(self._target, **arguments)
+        except TypeError as error:
+            raise UsageError(
+                f"{command}: {error}", hint='{"cmd": "info", "args": {}}'
+            ) from None
+        return handler(*call.args, **call.kwargs)
 
     def _answer(
         self, client: _Client, *, data: Any = None, error: Exception | None = None
@@ -265,9 +270,8 @@ class ControlServer:
 def _refusal(error: Exception) -> dict[str, Any]:
     """Put an error into the words of the protocol; one of ours says so and is logged."""
     if not isinstance(error, (UsageError, OSError)):
-        if not isinstance(error, TypeError):  # wrong arguments are the client's mistake
-            _log.error("a command failed", exc_info=error)
-            error = InternalError(f"{type(error).__name__}: {error}; please report it")
+        _log.error("a command failed", exc_info=error)
+        error = InternalError(f"{type(error).__name__}: {error}; please report it")
         return {"ok": False, "error": str(error), "hint": "", "errno": 0}
     number = getattr(error, "errno", None) or 0
     message = getattr(error, "strerror", None) or str(error)

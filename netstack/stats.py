@@ -7,7 +7,7 @@ the group Ip. There is no second list. The kernel's own text forms of these are 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -157,6 +157,11 @@ class Ledger:
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         return asdict(self) | {"difference": self.difference, "balanced": self.balanced}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Ledger:
+        """Make it again of what ``as_dict`` gave; anything else in it is left alone."""
+        return cls(**{each.name: data[each.name] for each in fields(cls)})
 
     def text(self) -> str:
         """Return the account as lines for people."""

@@ -74,6 +74,9 @@ class FakeDevice:
             ("rx_bytes", "rx_packets", "rx_dropped", "tx_bytes", "tx_packets"), 0
         )
 
+    def refresh(self) -> None:
+        """Do nothing: the counts are always fresh."""
+
     def stats(self) -> dict[str, int]:
         return dict(self.counts)
 

@@ -128,7 +128,7 @@ def test_a_mistake_of_ours_is_named_and_ends_nothing(client, caplog):
 
 
 def test_wrong_arguments_are_the_callers_mistake(client):
-    with pytest.raises(UsageError, match="valeu"):
+    with pytest.raises(UsageError, match="double: missing a required argument: 'value'"):
         client.request("double", valeu=1)
     with pytest.raises(UsageError, match="no command 'dubble'") as info:
         client.request("dubble")

@@ -30,12 +30,14 @@ def drops(args: Namespace) -> int:
 def ledger(args: Namespace) -> int:
     """Print the account; status 1 when a frame is missing."""
     data = ask(args, "ledger")
-    account = Ledger(**{k: v for k, v in data.items() if k not in ("difference", "balanced")})
+    account = Ledger.from_dict(data)
     if args.json:
         print_json(data)
     else:
         print(account.text())
-    return 0 if account.balanced else 1
+        if data["moving"] and not account.balanced:
+            print("frames are moving: some are between two places")
+    return 0 if account.balanced or data["moving"] else 1
 
 
 def softnet(args: Namespace) -> int:
@@ -44,7 +46,7 @@ def softnet(args: Namespace) -> int:
     if args.json:
         print_json(rows)
         return 0
-    names = [name for name in rows[0] if name != "cpu"]
+    names = [name for name in rows[0] if name not in ("cpu", "tid")]
     head = ["cpu", *(str(row["cpu"]) for row in rows)]
     print(table(head, ([name, *(row[name] for row in rows)] for name in names)))
     return 0
@@ -61,8 +63,8 @@ COMMANDS = {
         ledger,
         "netstack ledger\nnetstack ledger --json",
         _no_arguments,
-        "Where every frame off the wire is. Exit status 1: some are unaccounted for;\n"
-        "while frames move that means only that they are between two places.",
+        "Where every frame off the wire is. Exit status 1: some are unaccounted for though\n"
+        "none is moving.",
     ),
     "softnet": Command(
         softnet,

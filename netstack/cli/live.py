@@ -37,14 +37,15 @@ class Sample:
 def sample(host: Any, at: float | None = None) -> Sample:
     """Read a host. ``at``: seconds of a monotonic clock."""
     account = stats.ledger(host)
+    wires = [device.stats() for device in host.devices if device.name != "lo"]
     return Sample(
         at=time.monotonic() if at is None else at,
         received=account.frames,
         delivered=account.delivered,
         consumed=account.consumed,
         forwarded=account.forwarded,
-        sent=sum(device.stats().get("tx_packets", 0) for device in host.devices),
-        missed=sum(device.stats().get("rx_missed_errors", 0) for device in host.devices),
+        sent=sum(counts["tx_packets"] for counts in wires),
+        missed=sum(counts.get("rx_missed_errors", 0) for counts in wires),
         dropped=account.dropped,
         queued=account.queued,
     )

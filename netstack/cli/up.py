@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from netstack import apps, runtime, stats
-from netstack.addresses import DEFAULT_ADDRESS
+from netstack.addresses import DEFAULT_ADDRESS, check_name
 from netstack.apps import App
 from netstack.cli.command import Command, Namespace, Parser
 from netstack.cli.live import Live
@@ -17,6 +17,8 @@ from netstack.commands import COMMANDS as QUESTIONS
 from netstack.commands import Running
 from netstack.control import ControlServer
 from netstack.signals import orderly_exit
+
+PATIENCE = 2.0  # seconds for an app to notice that its sockets are closed
 
 
 def _arguments(parser: Parser) -> None:
@@ -39,7 +41,7 @@ def _arguments(parser: Parser) -> None:
 
 def up(args: Namespace) -> int:
     """Run a host until a signal or ``netstack stop``; 0 when every frame is accounted for."""
-    name: str = args.device
+    name = check_name(args.device)
     servers = [apps.find(spec) for spec in args.app or ["echo"] if spec != "none"]
     with ExitStack() as stack:
         stack.enter_context(orderly_exit())
@@ -50,15 +52,17 @@ def up(args: Namespace) -> int:
         server = ControlServer(name, runtime.runtime_dir(), running, QUESTIONS)
         stack.callback(server.close)
         running.host = host = stack.enter_context(_host(args))
+        threads: list[threading.Thread] = []
         with suppress(SystemExit):  # a signal: from here on the orderly way out, no failure
-            for app in servers:
-                apps.start(host, app)
+            threads += [apps.start(host, app) for app in servers]
             server.start()
             if not args.quiet and not args.json:
                 print(banner(host, name, servers, in_lab), flush=True)
             _watch(host, args, ended)
         server.close()
         host.close()
+        for thread in threads:
+            thread.join(PATIENCE)
         return _summary(host, args)
 
 

@@ -33,6 +33,25 @@ def test_a_ledger_that_is_off_has_status_1(host, netstack):
     assert "off by 3 frames" in out
 
 
+def test_a_ledger_that_is_off_while_frames_move_says_so(host, good, monkeypatch):
+    def moving():
+        host.net.frames += 1
+        return host.net.frames
+
+    monkeypatch.setattr(host.net, "rx_frames", moving)
+    text = good("ledger")
+    assert "off by" in text
+    assert text.endswith("frames are moving: some are between two places\n")
+    assert good("ledger", "--json")["moving"]
+
+
+def test_a_ledger_is_taken_at_a_moment_when_it_balances(host, good, monkeypatch):
+    counts = iter([5, 5, 5, 3, 9])
+    monkeypatch.setattr(host.net, "rx_frames", lambda: next(counts))
+    host.net.fates[skb_drop_reason.SKB_CONSUMED] = 3
+    assert good("ledger", "--json")["balanced"]
+
+
 def test_softnet_has_a_column_a_cpu(serve, good):
     from tests.fakehost import FakeHost
 
