@@ -187,6 +187,8 @@ cdef struct net:
     u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of
     u32 nf_hooks                   # bit h: a Python hook is registered at hook h
     void *cpus[MAX_CPUS]          # softnet_data
+    void *pools                    # skb_pool: all of the host, which live as long as it
+    void (*pools_destroy)(net *n) noexcept
     void *pool                     # skb_pool: packets made in process context: skb_alloc_process
     u32 nr_cpus
     u32 napi_ids                   # NAPIs ever made

@@ -43,6 +43,7 @@ cdef class ManualClock:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Net:
     def __cinit__(self, u32 nr_cpus=1, clock=None):
         if not 1 <= nr_cpus <= MAX_CPUS:
@@ -66,6 +67,8 @@ cdef class Net:
 
     def __dealloc__(self):
         if self.ptr != NULL:
+            if self.ptr.pools_destroy != NULL:
+                self.ptr.pools_destroy(self.ptr)
             free(self.ptr.slots)
             free(self.ptr)
 

@@ -107,6 +107,7 @@ cdef struct skb_slab:
 
 cdef struct skb_pool:
     net *n
+    skb_pool *next                 # n.pools
     u32 slot                       # the owner: only what runs in this slot uses `free`
     u32 lock                       # process pools: any thread allocates, under this lock
     skb_slab slab[SKB_CLASSES]
@@ -118,7 +119,6 @@ cdef struct sk_buff_head:
 
 
 cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept
-cdef void skb_pool_destroy(skb_pool *pool) noexcept
 cdef sk_buff *skb_alloc_slow(skb_pool *pool, u32 cls) noexcept nogil
 cdef void kfree_skb_slow(sk_buff *skb, u32 fate) noexcept nogil
 cdef void skb_give_back(sk_buff *head) noexcept nogil

@@ -19,7 +19,10 @@ cdef u32 *CLASS_SIZE = [832, 1280, 2304]
 
 
 cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept:
-    """Reserve a pool of ``counts[class]`` elements. NULL when there is no memory. Pages come when first used."""
+    """Reserve a pool of ``counts[class]`` elements. NULL when there is no memory. Pages come when first used.
+
+    The pool lives as long as the host's struct net: a handle may hold a packet after its CPU has gone.
+    """
     cdef skb_pool *pool = <skb_pool *>calloc(1, sizeof(skb_pool))
     cdef skb_slab *slab
     cdef void *base
@@ -34,18 +37,29 @@ cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept:
         base = mmap(NULL, <size_t>counts[cls] * slab.size + 64, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if base == MAP_FAILED:
-            skb_pool_destroy(pool)
+            pool_destroy(pool)
             return NULL
         slab.base = <u8 *>base
         slab.count = counts[cls]
+    pool.next = <skb_pool *>n.pools
+    n.pools = pool
+    n.pools_destroy = pools_destroy
     return pool
 
 
-cdef void skb_pool_destroy(skb_pool *pool) noexcept:
+cdef void pools_destroy(net *n) noexcept:
+    """Unmap the pools of a host, at its very end."""
+    cdef skb_pool *pool = <skb_pool *>n.pools
+    cdef skb_pool *following
+    while pool != NULL:
+        following = pool.next
+        pool_destroy(pool)
+        pool = following
+
+
+cdef void pool_destroy(skb_pool *pool) noexcept:
     """Unmap a pool. Every packet of it must have ended."""
     cdef u32 cls
-    if pool == NULL:
-        return
     for cls in range(SKB_CLASSES):
         if pool.slab[cls].base != NULL:
             munmap(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
@@ -222,6 +236,7 @@ cdef list pool_state(skb_pool *pool):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class ProcessPool:
     """The packets that are made in process context: what a host sends."""
     cdef skb_pool *pool
@@ -237,15 +252,13 @@ cdef class ProcessPool:
             raise MemoryError
         n.ptr.pool = self.pool
 
-    def __dealloc__(self):
-        skb_pool_destroy(self.pool)
-
     def state(self):
         """Give a list of (bytes of an element, free, total), one a size class."""
         return pool_state(self.pool)
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class SkBuff:
     """A packet in the hands of the Python layers, of a hook, or of a protocol handler.
 

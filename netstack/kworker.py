@@ -41,6 +41,7 @@ class KWorker:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.errors = 0
+        self.handled = 0  # packets that handlers have had
         self.in_hand = 0  # packets that a handler has at the moment
         self._timers: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
@@ -83,6 +84,7 @@ class KWorker:
             except Exception:
                 self._report("a packet handler")
             self.in_hand -= 1
+            self.handled += 1
             done += 1
         return done
 

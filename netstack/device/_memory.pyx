@@ -132,6 +132,7 @@ cdef void ring_free(ring *r) noexcept:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Cable:
     """Two rings; the ends share it."""
     cdef ring *there

@@ -35,6 +35,7 @@ cdef enum:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Igb:
     """An igb on a wire, with its driver, on one CPU of a host.
 

@@ -44,6 +44,7 @@ loopback_ops.ndo_start_xmit = loopback_xmit
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Loopback:
     """The device ``lo`` with 127.0.0.1/8 of one host."""
     cdef net_device *dev
@@ -80,7 +81,16 @@ cdef class Loopback:
         """``lo``."""
         return "lo"
 
-    def stats(self):
+    @property
+    def mtu(self):
+        """Bytes of the largest packet."""
+        return self.dev.mtu
+
+    def queued(self):
+        """None: what is sent stands in the CPU's backlog."""
+        return 0
+
+    def link_stats(self):
         """The device's counters, under the names of rtnl_link_stats64."""
         return {"rx_packets": self.dev.stats.rx_packets, "rx_bytes": self.dev.stats.rx_bytes,
                 "rx_dropped": self.dev.stats.rx_dropped, "tx_packets": self.dev.stats.tx_packets,

@@ -16,7 +16,7 @@ from netstack._counters cimport SKB_DELIVERED
 from netstack._net cimport SLOT_PROCESS, Net, net, net_device
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, SKB_LARGE, sk_buff, skb_alloc_process, skb_copy_bits, skb_end, skb_mac_header,
-    skb_pool, skb_pool_create, skb_pool_destroy,
+    skb_pool, skb_pool_create,
 )
 
 
@@ -93,8 +93,6 @@ cdef class Sender:
         if self.pool == NULL:
             raise MemoryError
 
-    def __dealloc__(self):
-        skb_pool_destroy(self.pool)
 
     def send(self, *parts, vlan=None, csum=None):
         """Send one frame of one or more buffers; give what ``ndo_start_xmit`` said.

@@ -30,10 +30,10 @@ from netstack._abi cimport (
 from netstack._net cimport (
     SLOT_CPU0, Net, irq_suspend_timeout, net, net_now, poll_spin_usecs, sysctl_get,
 )
-from netstack._skb cimport pool_state, queue_init, skb_pool_create, skb_pool_destroy
+from netstack._skb cimport pool_state, queue_init, skb_pool_create
 from netstack.device._device cimport hw_device
-from netstack.irq._softirq cimport do_softirq, handle_irqs, hw_busy, hw_run
-from netstack.napi._napi cimport NR_SOFTIRQS, napi_next_timer, napi_timers, softnet_data
+from netstack.irq._softirq cimport hw_busy
+from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data
 
 
 cdef extern from *:
@@ -150,28 +150,13 @@ cdef void synchronize(net *n) noexcept nogil:
 
 # ---- what the role does
 
-cdef bint cpu_pass(softnet_data *sd) noexcept nogil:
-    """One step of the CPU: hardware, interrupts, softirqs. True when there is more to do."""
-    cdef bint left
-    sd.now = net_now(sd.n)
-    hw_run(sd, sd.now)
-    napi_timers(sd, sd.now)
-    handle_irqs(sd)
-    left = False
-    if load_acquire32(&sd.softirq_pending):
-        left = do_softirq(sd)
-    if sd.wake_list != NULL:
-        sd.wake_all(sd)
-    return left or load_acquire32(&sd.irq_pending) != 0 or load_acquire32(&sd.ipi_pending) != 0 or hw_busy(sd)
-
-
 cdef void cpu_run(softnet_data *sd) noexcept nogil:
-    """Be the CPU until nothing is left to do, or somebody waits for the role.
+    """Be the CPU until nothing is left to do, or somebody waits for the role. One pass is ``_fastpath.receive``.
 
     What ten restarts or two milliseconds of softirq did not finish is ksoftirqd's: a context that yields to other
     threads between its rounds.
     """
-    while cpu_pass(sd):
+    while sd.receive(sd):
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
             sd.in_ksoftirqd = 1
@@ -188,7 +173,7 @@ cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
     while monotonic_ns() - start < ns:
         for i in range(sd.nr_hw):
             sd.hw[i].wire_ready(sd.hw[i])
-        if cpu_pass(sd):
+        if sd.receive(sd):
             sd.spins_won += 1
             return True
         if load_acquire32(&sd.role) == 2:
@@ -241,7 +226,7 @@ cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 u
     while True:
         for i in range(sd.nr_hw):
             sd.hw[i].wire_ready(sd.hw[i])
-        cpu_pass(sd)
+        sd.receive(sd)
         if ready(sk):
             store_relaxed64(&sd.last_busy_poll, sd.now)
             cpu_release(sd)
@@ -313,7 +298,7 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
     cdef softnet_data *sd = <softnet_data *>arg
     cdef long long ns
     thread_setup(sd.cpu)
-    sd.tid = <u32>gettid()
+    store_release32(&sd.tid, <u32>gettid())
     cpu_take(sd)
     while not load_acquire32(&sd.stop):
         cpu_run(sd)
@@ -336,6 +321,7 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
 # ---- what Python sees
 
 @cython.final
+@cython.no_gc_clear
 cdef class Cpu:
     """One CPU of a host: its thread, its contexts, its counters."""
     cdef softnet_data *sd
@@ -379,7 +365,6 @@ cdef class Cpu:
         for fd in (self.sd.epfd, self.sd.wake_fd, self.sd.timer_fd):
             if fd >= 0:
                 close(fd)
-        skb_pool_destroy(self.sd.pool)
         free(self.sd)
 
     @property
@@ -390,10 +375,14 @@ cdef class Cpu:
     def start(self):
         """Start the thread ksoftirqd/n."""
         self.sd.stop = 0
+        self.sd.tid = 0
         self.sd.has_thread = 1
         if thread_start(&self.thread, ksoftirqd, self.sd) != 0:
             self.sd.has_thread = 0
             raise OSError(errno.EAGAIN, "no thread for the CPU; see ulimit -u")
+        with nogil:
+            while load_acquire32(&self.sd.tid) == 0:
+                sched_yield()
 
     def stop(self):
         """End the thread; what is queued stays queued."""
@@ -419,6 +408,17 @@ cdef class Cpu:
     def deadline(self):
         """When the CPU's next timer runs out, ns on the host's clock; 0 for none."""
         return next_deadline(self.sd)
+
+    def gro_frames(self):
+        """Frames that GRO holds at the moment, of every NAPI of this CPU."""
+        cdef u64 total = 0
+        cdef u32 i
+        with nogil:
+            cpu_take(self.sd)
+            for i in range(self.sd.nr_napis):
+                total += napi_frames(self.sd.napis[i])
+            cpu_release(self.sd)
+        return total
 
     def pool(self):
         """State of the CPU's packet pool: a list of (bytes of an element, free, total), one a size class."""

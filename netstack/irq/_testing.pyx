@@ -10,7 +10,7 @@ Kernel   none
 cimport cython
 from libc.stdlib cimport calloc, free
 
-from netstack._abi cimport u32, u64, uintptr_t
+from netstack._abi cimport fetch_add64, load_acquire32, load_acquire64, u32, u64, uintptr_t
 from netstack._net cimport Net
 from netstack.irq._irq cimport irq_raise, request_irq
 from netstack.napi._napi cimport (
@@ -33,13 +33,13 @@ cdef struct script:
 cdef int script_poll(napi_struct *napi, int budget) noexcept nogil:
     cdef script *s = <script *>napi
     cdef u32 *log = s.log
-    cdef int done = <int>min(<u64>budget, s.work)
+    cdef int done = <int>min(<u64>budget, load_acquire64(&s.work))
     if log[0] < s.log_len:
         log[0] += 1
         log[log[0]] = s.number
     if s.clock != NULL:
         s.clock[0] += s.cost_ns
-    s.work -= done
+    fetch_add64(&s.work, <u64>-done)
     if done < budget and napi_complete_done(napi, done):
         s.unmasked += 1
     return done
@@ -93,7 +93,7 @@ cdef class ScriptedNapi:
 
     def interrupt(self, u64 work=0):
         """Add packets and raise the line."""
-        self.s.work += work
+        fetch_add64(&self.s.work, work)
         irq_raise(self.s.napi.sd, &self.s.irq)
 
     def disable(self):
@@ -107,7 +107,7 @@ cdef class ScriptedNapi:
     @property
     def work(self):
         """Packets that wait."""
-        return self.s.work
+        return load_acquire64(&self.s.work)
 
     @property
     def unmasked(self):
@@ -117,4 +117,4 @@ cdef class ScriptedNapi:
     @property
     def scheduled(self):
         """NAPI_STATE_SCHED."""
-        return bool(self.s.napi.state & NAPIF_STATE_SCHED)
+        return bool(load_acquire32(&self.s.napi.state) & NAPIF_STATE_SCHED)

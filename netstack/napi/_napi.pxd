@@ -100,6 +100,7 @@ cdef struct softnet_data:
     u32 nr_irqs
     u32 irq_pending                # some vector's `pending` is set
     skb_pool *pool                 # packets of this CPU
+    bint (*receive)(softnet_data *sd) noexcept nogil   # one pass, True when there is more: _fastpath.pyx
     # Sockets with something new, to be woken at the end of the batch.
     void *wake_list
     void (*wake_all)(softnet_data *sd) noexcept nogil
@@ -144,6 +145,7 @@ cdef bint napi_complete_done(napi_struct *napi, int work_done) noexcept nogil
 cdef void napi_enable(napi_struct *napi) noexcept nogil
 cdef void napi_disable(napi_struct *napi) noexcept nogil
 cdef void napi_timers(softnet_data *sd, u64 now) noexcept nogil
+cdef u64 napi_frames(napi_struct *napi) noexcept nogil
 cdef u64 napi_next_timer(softnet_data *sd) noexcept nogil
 
 

@@ -13,7 +13,7 @@ from netstack._abi cimport cas32, fetch_or32, load_acquire32, store_release32, u
 from netstack._net cimport (
     gro_flush_timeout, napi_defer_hard_irqs, net, net_device, net_now, sysctl_get,
 )
-from netstack._skb cimport queue_init
+from netstack._skb cimport queue_init, sk_buff
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush
 
 
@@ -140,3 +140,25 @@ cdef u64 napi_next_timer(softnet_data *sd) noexcept nogil:
         if sd.napis[i].timer and (first == 0 or sd.napis[i].timer < first):
             first = sd.napis[i].timer
     return first
+
+
+cdef u64 list_frames(sk_buff *skb) noexcept nogil:
+    cdef u64 total = 0
+    cdef sk_buff *frag
+    while skb != NULL:
+        total += skb.frames
+        frag = skb.frag_list
+        while frag != NULL:
+            total += frag.frames
+            frag = frag.next
+        skb = skb.next
+    return total
+
+
+cdef u64 napi_frames(napi_struct *napi) noexcept nogil:
+    """Frames that GRO holds, merged ones by their parts, and those waiting for a full batch. As the NAPI's CPU."""
+    cdef u64 total = list_frames(napi.rx_list.first)
+    cdef u32 i
+    for i in range(GRO_HASH_BUCKETS):
+        total += list_frames(napi.gro_hash[i].first)
+    return total

@@ -16,8 +16,7 @@ from netstack._net cimport (
 )
 from netstack._skb cimport (
     CHECKSUM_UNNECESSARY, SKB_LARGE, SkBuff, consume_skb, new_frame_id, queue_init, queue_tail,
-    sk_buff, sk_buff_head, skb_alloc, skb_class_for, skb_clone, skb_pool, skb_pool_create,
-    skb_pool_destroy, skb_wrap,
+    sk_buff, sk_buff_head, skb_alloc, skb_class_for, skb_clone, skb_pool, skb_pool_create, skb_wrap,
 )
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush, napi_gro_receive
 from netstack.napi._napi cimport napi_struct, softnet_data
@@ -132,8 +131,6 @@ cdef class GroBench:
     def __dealloc__(self):
         # A failed test may still have handles on packets; then their memory stays.
         if self.b != NULL and self.packets_in_use == 0:
-            skb_pool_destroy(self.b.pool)
-            skb_pool_destroy(self.b.process_pool)
             free(self.b)
 
     def features(self, u64 bits, u32 dev=0):

@@ -94,6 +94,7 @@ cdef void kick_python(net *n) noexcept nogil:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Seam:
     """Python's end of the ring: wait for packets, take them in batches."""
     cdef seam *s

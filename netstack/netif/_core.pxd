@@ -11,7 +11,7 @@ cdef enum ethertypes:              # <linux/if_ether.h>
     ETH_P_ARP = 0x0806
 
 # The compiled short cut of a protocol: True when it consumed the packet, False when it left it untouched.
-ctypedef bint (*ptype_fast)(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil
+ctypedef bint (*ptype_fast)(net *n, sk_buff *skb, void *sd) noexcept nogil
 
 cdef struct packet_type:
     u16 type                       # EtherType

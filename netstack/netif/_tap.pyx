@@ -129,6 +129,7 @@ cdef void tap_deliver(net *n, sk_buff *skb, u64 now) noexcept nogil:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class PacketTap:
     """A watcher of all frames of a host, both ways, behind a classic BPF program.
 

@@ -210,6 +210,7 @@ cdef void icmp_rcv(net *n, void *p, void *sd) noexcept nogil:
 # ---- set-up, and the same steps for icmp.py
 
 @cython.final
+@cython.no_gc_clear
 cdef class ICMP:
     """The rate limits, and the short cut's entry in the table of protocols. Owns ``net.icmp``. [icmp_init()]"""
     cdef Net net_object

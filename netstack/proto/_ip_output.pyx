@@ -345,6 +345,7 @@ cdef void ip_options_fragment(sk_buff *skb) noexcept nogil:
 # ---- set-up, and the same steps for Python
 
 @cython.final
+@cython.no_gc_clear
 cdef class IPOutput:
     """The generators of IP ids. Owns ``net.ip``; keep it as long as packets move.
 

@@ -36,6 +36,7 @@ cdef tuple describe(neighbour *neigh):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class NeighTable:
     """Own ``net.neigh``; keep it as long as packets move, then ``flush``. Every method takes the lock for itself.
 

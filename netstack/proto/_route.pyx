@@ -315,6 +315,7 @@ cdef void fib_insert(fib_table *table, const fib_entry *entry) noexcept:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Fib:
     """The routing table of a host as the data path reads it. Owns ``net.fib``; keep it as long as packets move."""
     cdef net *n

@@ -21,7 +21,7 @@ from netstack._net cimport (
 from netstack._skb cimport (
     PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST, SKB_CLASSES, consume_skb, new_frame_id,
     queue_tail, dequeue, sk_buff, sk_buff_head, skb_alloc, skb_class_for, skb_copy_bits, skb_pool,
-    skb_pool_create, skb_pool_destroy, skb_pull, skb_set_slot, skb_wrap,
+    skb_pool_create, skb_pull, skb_set_slot, skb_wrap,
 )
 from netstack.proto._arp cimport arp_rcv_fast
 from netstack.proto._inet cimport ETH_P_ARP, ETH_P_IP
@@ -96,7 +96,6 @@ cdef class Bench:
 
     def __dealloc__(self):
         free(self.b)
-        skb_pool_destroy(self.pool)
 
     @property
     def kicks(self):

@@ -86,6 +86,7 @@ cdef int udp_gro_lookup(net *n, u32 saddr, u16 sport, u32 daddr, u16 dport) noex
 # ---- wiring
 
 @cython.final
+@cython.no_gc_clear
 cdef class Udp:
     """Owns a host's table of sockets, which a call that is on its way may use after ``exit``."""
     cdef udp_table *table

@@ -11,6 +11,7 @@ as long as the peer stays the same. Names, results and errors are those of the s
 socket module; ``netstack/socket.py`` adds what that module writes in Python.
 """
 
+cimport cython
 import warnings
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -41,6 +42,7 @@ cdef enum:
 cdef object missing = object()
 
 
+@cython.no_gc_clear
 cdef class Socket:
     """A socket of one host. ``netstack.socket.socket`` is the class to use."""
 

@@ -2,12 +2,13 @@
 
 import pytest
 
+from netstack import _fastpath
 from netstack._net import ManualClock, Net
 from netstack.config import Config
 from netstack.irq._cpu import Cpu
 from netstack.irq._testing import PollLog, ScriptedNapi
-from netstack.netif._backlog import Seam, backlog_init
-from netstack.netif._core import core_exit, core_init
+from netstack.netif._backlog import Seam
+from netstack.netif._core import core_exit
 
 
 class Machine:
@@ -18,9 +19,8 @@ class Machine:
         self.net = Net(1, self.clock)
         self.config = Config(self.net)
         self.cpu = Cpu(self.net, 0, (64, 64, 64))
-        core_init(self.net)
         self.seam = Seam(self.net)
-        backlog_init(self.net, self.cpu.address)
+        _fastpath.connect(self.net, [self.cpu.address])
         self.log = PollLog()
         self.napis: list[ScriptedNapi] = []
 

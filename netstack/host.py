@@ -1,0 +1,309 @@
+"""host: build every part of one host, connect them, take them apart again.
+
+Nothing lives outside a Host, so several fit in one process. The clock and the wires are given to
+it. A host with ``threads=False`` does nothing by itself: ``run`` is all that moves it, and the
+same frames then give the same result, to the byte.
+"""
+
+from __future__ import annotations
+
+import atexit
+import socket as stdlib
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Interface
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from netstack import _fastpath
+from netstack._net import ManualClock, Net
+from netstack._skb import ProcessPool
+from netstack.addresses import check_mtu, check_name, default_mac, parse_addresses
+from netstack.config import Config
+from netstack.driver._igb import Igb
+from netstack.driver._loopback import Loopback
+from netstack.errors import UsageError
+from netstack.irq._cpu import Cpu
+from netstack.kworker import KWorker, Timer
+from netstack.netdev import NetDevice
+from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
+from netstack.netif._core import core_exit
+from netstack.netif._tap import PacketTap
+from netstack.netif.core import ETH_P_ARP, ETH_P_IP, Handler, PacketTypes
+from netstack.proto import net_protocol
+from netstack.proto.af_inet import Inet
+from netstack.proto.arp import arp_rcv
+from netstack.proto.ip import ip_rcv
+from netstack.sock._calls import sockets as open_sockets
+
+if TYPE_CHECKING:
+    from netstack.socket import socket
+
+# Packets of the pools by size class (832, 1280, 2304 bytes). Memory is taken when first used.
+CPU_POOL = (12288, 3072, 6144)
+PROCESS_POOL = (2048, 512, 1024)
+CLASS_BYTES = (832, 1280, 2304)
+
+
+SOFTIRQS = (
+    *("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK"),
+    *("IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"),
+)
+
+
+class Wire(Protocol):
+    """Describe what a NIC can be put on."""
+
+    @property
+    def address(self) -> int:
+        """Return the address of a struct wire (device/_wire.pxd)."""
+
+
+class Host:
+    """One host: CPUs, devices, protocols, sockets, and the account of every frame."""
+
+    def __init__(
+        self,
+        name: str = "netstack",
+        *,
+        clock: ManualClock | None = None,
+        threads: bool = True,
+        fast_path: bool = True,
+        pool: tuple[int, int, int] = CPU_POOL,
+    ) -> None:
+        """Make a host with a loopback device and no other.
+
+        ``clock``: a ManualClock for tests; the monotonic clock if None. ``threads``: the CPU and the
+        Python layers run by themselves; otherwise ``run`` moves them. ``fast_path``: the compiled
+        short cut of ARP, IP, ICMP echo and UDP. ``pool``: packets of each size class of the CPU.
+        """
+        self.name = name
+        self.clock = clock
+        self.threads = threads
+        self.closed = False
+        self.net = Net(1, clock)
+        memory = sum(size * count for size, count in zip(CLASS_BYTES, pool, strict=True))
+        self.config = Config(self.net, udp_memory=memory * 2 // 3)
+        self.config["netstack.fast_path"] = int(fast_path)
+        self.pool = ProcessPool(self.net, PROCESS_POOL)
+        self.cpus = [Cpu(self.net, 0, pool)]
+        self.seam = Seam(self.net)
+        self.timer_sources: list[Any] = []
+        self.packet_types = PacketTypes(self)
+        self.kworker = KWorker(self)
+        _fastpath.connect(self.net, [cpu.address for cpu in self.cpus])
+        self.lo = NetDevice(Loopback(self.net), "lo", 1, "00:00:00:00:00:00", [IPv4Interface("127.0.0.1/8")])
+        self.devices: list[NetDevice] = [self.lo]
+        self.inet = Inet(self, 1 if clock is not None else None)
+        self.timer_sources.append(self.inet)
+        self.inet.add_device(1, self.lo.addresses)
+        self.packet_types.dev_add_pack(ETH_P_IP, ip_rcv)
+        self.packet_types.dev_add_pack(ETH_P_ARP, arp_rcv)
+        atexit.register(self.close)
+        if threads:
+            for cpu in self.cpus:
+                cpu.start()
+            self.kworker.start()
+
+    # ---- devices
+
+    def add_nic(
+        self,
+        wire: Wire,
+        name: str = "eth0",
+        *,
+        addr: str | IPv4Interface | None = None,
+        mac: str | None = None,
+        mtu: int = 1500,
+        ring: int = 256,
+    ) -> NetDevice:
+        """Put an igb NIC on ``wire``, bring it up, and give it an address with its subnet.
+
+        ``wire`` is a MemoryWire, a TapWire, or anything with the address of a struct wire; it is kept
+        alive. Raises ValueError for an impossible name, address, mtu or ring; nothing is left then.
+        """
+        check_name(name)
+        check_mtu(mtu)
+        if any(device.name == name for device in self.devices):
+            raise UsageError(f"host {self.name} has a device {name} already", hint=f"add_nic(wire, {name + '1'!r})")
+        addresses = [parse_addresses(addr)[0]] if addr is not None else []
+        mac = mac or default_mac(name)
+        ifindex = len(self.devices) + 1
+        nic = Igb(self.net, self.cpus[0].address, wire.address, name, _mac_bytes(mac), mtu, ring, ifindex)
+        nic.open()
+        device = NetDevice(nic, name, ifindex, mac, addresses)
+        device.wire = wire
+        self.devices.append(device)
+        self.inet.add_device(ifindex, addresses)
+        return device
+
+    # ---- what programs use
+
+    def socket(self, family: int = stdlib.AF_INET, type: int = stdlib.SOCK_DGRAM, proto: int = 0) -> socket:
+        """Make a socket of this host, with the standard library's methods, values and errors."""
+        from netstack.socket import socket
+
+        return socket(self, family, type, proto)
+
+    def register_ethertype(self, ethertype: int, handler: Handler, device: NetDevice | None = None) -> None:
+        """Call ``handler(host, skb)`` for each packet of an EtherType; ETH_P_ALL (3) for a copy of every packet."""
+        self.packet_types.dev_add_pack(ethertype, handler, device.ifindex if device else None)
+
+    def register_protocol(self, number: int, handler: Handler) -> None:
+        """Call ``handler(host, skb)`` for each packet of an IP protocol, at its transport header. [inet_add_protocol()]"""
+        self.inet.add_protocol(number, net_protocol(handler))
+        self.net.want_protocol(number, True)
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Call back on the host's kworker once its clock has moved on by ``seconds``."""
+        return self.kworker.call_at(self.net.now() + int(seconds * 1e9), call)
+
+    def now(self) -> int:
+        """Nanoseconds on the host's clock."""
+        return self.net.now()
+
+    def packet_tap(self, run: int = 0, program: int = 0, snaplen: int = 262144, keep: object = None) -> PacketTap:
+        """Watch every frame of the host, both ways, through a BPF program of ``netstack.capture.bpf``."""
+        return PacketTap(self.net, run, program, snaplen, keep=keep)
+
+    # ---- moving it
+
+    def run(self) -> None:
+        """Do all that waits, in this thread, until the host is quiet: hosts without threads.
+
+        Timers of the hardware and of NAPI (the interrupt throttle, gro_flush_timeout) are waited for: a
+        ManualClock is moved on to them. Timers of the protocols are not.
+        """
+        while True:
+            for cpu in self.cpus:
+                cpu.run()
+            if self.kworker.step():
+                continue
+            before = self._progress()
+            if not self._wait_for_timer() or before == self._progress():
+                return
+
+    def _progress(self) -> tuple[int, ...]:
+        return tuple(c["processed"] + c["hardirqs"] for c in (cpu.counters() for cpu in self.cpus))
+
+    def _wait_for_timer(self) -> bool:
+        """Let the CPUs' first timer run out and the CPUs see to it; False when there is none."""
+        due = [cpu.deadline() for cpu in self.cpus if cpu.deadline()]
+        if not due:
+            return False
+        wait = max(0, min(due) - self.net.now()) / 1e9
+        if self.clock is not None:
+            self.clock.advance(wait)
+        else:
+            time.sleep(wait)
+        for cpu in self.cpus:
+            cpu.run()
+        return True
+
+    def settle(self, timeout: float = 10) -> None:
+        """Wait until the host is quiet: nothing on its way between wire and sockets.
+
+        Raises TimeoutError when frames keep coming for ``timeout`` seconds.
+        """
+        if not self.threads or self.closed:
+            self.run()
+            return
+        until = time.monotonic() + timeout
+        while True:
+            before = self.net.rx_frames(), self.kworker.handled
+            for cpu in self.cpus:
+                cpu.run()
+            quiet = not len(self.seam) and not self.kworker.in_hand
+            if quiet and before == (self.net.rx_frames(), self.kworker.handled):
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"host {self.name} is not quiet after {timeout} s: frames keep coming")
+            time.sleep(0.0002)
+
+    # ---- looking at it
+
+    def softnet(self) -> list[dict[str, Any]]:
+        """Give the counters of each CPU's softnet_data."""
+        return [cpu.counters() for cpu in self.cpus]
+
+    def softirqs(self) -> list[dict[str, int]]:
+        """Give how often each CPU ran each softirq, in the kernel's order."""
+        return [dict(zip(SOFTIRQS, cpu.softirqs(), strict=True)) for cpu in self.cpus]
+
+    def interrupts(self) -> list[dict[str, Any]]:
+        """Give every interrupt line: its number, its name, and its count on each CPU."""
+        return [
+            {"irq": irq, "name": name, "chip": "PCI-MSIX", "counts": [count]}
+            for cpu in self.cpus
+            for irq, count, name in cpu.interrupts()
+        ]
+
+    def sockets(self) -> list[dict[str, Any]]:
+        """Give a row for each open socket."""
+        return [sock.info() for sock in open_sockets(self.net)]
+
+    def neighbours(self) -> list[dict[str, Any]]:
+        """Give the neighbour table, as ``ip -j neigh`` does."""
+        return self._with_names(self.inet.neighbours())
+
+    def _with_names(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put the device's name into rows that have its index."""
+        names = {device.ifindex: device.name for device in self.devices}
+        return [{"dev": names[row.pop("ifindex")], **row} for row in rows]
+
+    def routes(self) -> list[dict[str, Any]]:
+        """Give the routing table, as ``ip -j route`` does."""
+        return self._with_names(self.inet.route_rows())
+
+    def queued(self) -> dict[str, int]:
+        """Frames off the wire that have not ended yet, by the place where they stand."""
+        places = {f"device/{device.name}": device.queued() for device in self.devices}
+        places["napi/gro"] = sum(cpu.gro_frames() for cpu in self.cpus)
+        places["netif/backlog"] = sum(backlog_frames(cpu.address) for cpu in self.cpus)
+        places["netif/seam"] = self.seam.frames() + self.kworker.in_hand
+        places |= self.inet.queued()
+        return {place: frames for place, frames in places.items() if frames}
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Stop the threads, close devices and sockets, end what is queued. Idempotent.
+
+        Counters, ledger and views still tell what was.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        self.kworker.stop()
+        for cpu in self.cpus:
+            cpu.stop()
+        for device in self.devices[1:]:
+            device.nic.close()
+        for cpu in self.cpus:
+            cpu.run()
+            backlog_purge(cpu.address)
+        self.seam.purge()
+        self.inet.close()
+
+    def __enter__(self) -> Self:
+        """Give the host; it is closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def _mac_bytes(mac: str) -> bytes:
+    try:
+        octets = bytes.fromhex(mac.replace(":", "").replace("-", ""))
+    except ValueError:
+        octets = b""
+    if len(octets) != 6 or octets[0] & 1 or not any(octets):
+        raise UsageError(
+            f"{mac!r} is not the MAC address of a NIC: six octets, not a multicast one", hint="02:00:00:00:00:02"
+        )
+    return octets

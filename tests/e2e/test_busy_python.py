@@ -1,0 +1,67 @@
+"""A Python program that never pauses must not slow down what runs in compiled code."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import netstack
+from netstack.stats import ledger
+from tests.e2e.conftest import HOST, run
+from tests.netns import fresh_netns
+
+pytestmark = pytest.mark.tap
+
+PKTGEN = Path(__file__).resolve().parents[2] / "tools" / "pktgen.py"
+
+
+@contextmanager
+def spinning() -> Iterator[None]:
+    """Keep a Python thread busy that never gives up the GIL by itself."""
+    stop = threading.Event()
+
+    def spin() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_ping_is_answered_within_a_millisecond_while_python_spins():
+    with fresh_netns(), netstack.up("tap0", addr=f"{HOST}/24"), spinning():
+        out = run("ping", "-c", "500", "-i", "0.002", HOST).stdout
+    times = [float(ms) for ms in re.findall(r"time=([\d.]+) ms", out)]
+    assert len(times) == 500
+    assert statistics.quantiles(times, n=100)[98] < 1.0, statistics.quantiles(times, n=100)
+
+
+def test_a_queue_takes_100000_datagrams_a_second_while_python_spins():
+    with fresh_netns(), netstack.up("tap0", addr=f"{HOST}/24") as host:
+        sock = host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.bind((HOST, 9000))
+        with spinning():
+            command = [sys.executable, str(PKTGEN), HOST, "--port", "9000", "--rate", "100000"]
+            subprocess.run([*command, "--seconds", "2", "--mode", "gso"], check=True, timeout=60)
+        host.settle()
+        account = ledger(host)
+        assert account.balanced, account
+        assert host.devices[1].stats()["rx_missed_errors"] == 0
+        assert set(account.dropped) <= {"SOCKET_RCVBUFF"}, account
+        assert account.frames > 190_000

@@ -1,0 +1,87 @@
+"""The CPU as a role: its thread, and others who take it."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from netstack import _fastpath
+from netstack._net import Net
+from netstack.config import Config
+from netstack.irq._cpu import Cpu
+from netstack.irq._testing import PollLog, ScriptedNapi
+from netstack.netif._backlog import Seam
+from netstack.netif._core import core_exit
+
+
+class Machine:
+    """One CPU with its thread, on the real clock."""
+
+    def __init__(self) -> None:
+        self.net = Net(1)
+        self.config = Config(self.net)
+        self.cpu = Cpu(self.net, 0, (64, 64, 64))
+        self.seam = Seam(self.net)
+        _fastpath.connect(self.net, [self.cpu.address])
+        self.log = PollLog()
+        self.napi = ScriptedNapi(self.net, self.cpu.address, self.log)
+
+
+@pytest.fixture
+def machine():
+    machine = Machine()
+    machine.cpu.start()
+    yield machine
+    machine.cpu.stop()
+    core_exit(machine.net)
+
+
+def thread_names() -> list[str]:
+    return [(Path("/proc/self/task") / tid / "comm").read_text().strip()
+            for tid in os.listdir("/proc/self/task")]
+
+
+def test_the_thread_has_the_kernels_name(machine):
+    machine.cpu.run()
+    assert "ksoftirqd/0" in thread_names()
+
+
+def test_stopping_ends_the_thread(machine):
+    machine.cpu.stop()
+    assert "ksoftirqd/0" not in thread_names()
+
+
+def test_no_interrupt_is_lost_between_the_thread_and_others_in_the_role(machine):
+    raised = 2000
+
+    def busy() -> None:
+        for _ in range(raised):
+            machine.cpu.run()
+
+    other = threading.Thread(target=busy)
+    other.start()
+    for _ in range(raised):
+        machine.napi.interrupt(1)
+    other.join()
+    machine.cpu.run()
+    assert machine.napi.work == 0
+    assert not machine.napi.scheduled
+
+
+def test_a_sleeping_cpu_is_woken_by_its_line(machine):
+    # With nobody else in the role, only the thread can do the work.
+    for _ in range(50):
+        machine.napi.interrupt(3)
+        while machine.napi.work or machine.napi.scheduled:
+            os.sched_yield()
+    assert machine.cpu.counters()["hardirqs"] == 50
+
+
+def test_signals_go_to_python_and_not_to_the_cpus_thread(machine):
+    machine.cpu.run()
+    tid = machine.cpu.counters()["tid"]
+    status = Path(f"/proc/self/task/{tid}/status").read_text()
+    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    assert blocked >> 1 & 1, "SIGINT is blocked"
+    assert blocked >> 14 & 1, "SIGTERM is blocked"
