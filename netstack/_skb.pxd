@@ -210,7 +210,7 @@ cdef inline void skb_free_raw(sk_buff *skb) noexcept nogil:
 cdef inline void skb_end(sk_buff *skb, u32 fate) noexcept nogil:
     """End a packet: account its frame and give the memory back. Consumes skb."""
     if likely(skb.frag_list == NULL and skb.owner == NULL and skb.slot != SLOT_PROCESS
-              and skb.slot == skb.pool.slot and load_acquire32(&skb.dataref) == 1):
+              and skb.slot == skb.pool.slot and load_acquire32(&skb.dataref) == 1 and skb.outcome == 0):
         add_owned64(&skb.pool.n.slots[skb.slot].fate[fate], skb.frames)
         skb_free_raw(skb)
     else:

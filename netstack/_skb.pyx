@@ -138,7 +138,7 @@ cdef void kfree_skb_slow(sk_buff *skb, u32 fate) noexcept nogil:
     cdef sk_buff *owner = skb.owner if skb.owner != NULL else skb
     cdef net *n = skb.pool.n
     cdef u32 slot = skb.slot
-    if owner == skb and load_acquire32(&skb.dataref) == 1:
+    if owner == skb and load_acquire32(&skb.dataref) == 1 and skb.outcome == SKB_NOT_DROPPED_YET:
         fate_add(n, slot, fate, skb.frames)
     else:
         merge_outcome(owner, fate)

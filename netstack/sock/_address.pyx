@@ -10,6 +10,7 @@ There is no resolver: a name other than "localhost" is unknown, with the error t
 library gives for unknown names.
 """
 
+from cpython.number cimport PyNumber_Index
 from cpython.unicode cimport PyUnicode_FromStringAndSize
 
 from netstack._abi cimport ntohl, u16, u32
@@ -95,7 +96,7 @@ cdef int parse_sockaddr(object address, str caller, u32 *addr, u16 *port) except
         raise TypeError("AF_INET address must be a pair (host, port)")
     parse_host((<tuple>address)[0], addr)
     try:
-        number = (<tuple>address)[1]
+        number = PyNumber_Index((<tuple>address)[1])
     except OverflowError:
         number = -1
     if not 0 <= number <= 65535:

@@ -20,6 +20,7 @@ cdef enum:
     MSG_DONTWAIT = 0x40
     MSG_ERRQUEUE = 0x2000
 
+cdef int get_writable(object buffer, Py_buffer *view, str caller) except -1
 cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL
 cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssize_t room,
                         Py_ssize_t ancbufsize, int flags)

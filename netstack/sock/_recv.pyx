@@ -7,6 +7,7 @@ Context  process context; the GIL is released to wait
 Kernel   __skb_recv_udp(), udp_recvmsg(), net/ipv4/udp.c
 """
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EBADF, ETIMEDOUT
 
@@ -16,6 +17,15 @@ from netstack.sock._cmsg cimport put_cmsgs
 from netstack.sock._queue cimport sock_first
 from netstack.sock._sock cimport RCV_SHUTDOWN, SOCK_CB, SOCKF_CLOSED, sock_has_data, sock_skb_cb
 from netstack.sock._wake cimport sock_take_err, sock_wait
+
+
+cdef int get_writable(object buffer, Py_buffer *view, str caller) except -1:
+    """Take hold of a buffer to be filled; ``caller`` is the method that complains."""
+    try:
+        return PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE)
+    except (BufferError, TypeError):
+        raise TypeError(f"{caller}() argument 1 must be read-write bytes-like object, "
+                        f"not {type(buffer).__name__}") from None
 
 
 cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:

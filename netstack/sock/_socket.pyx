@@ -14,7 +14,8 @@ socket module; ``netstack/socket.py`` adds what that module writes in Python.
 cimport cython
 import warnings
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBuffer_Release
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
@@ -29,7 +30,7 @@ from netstack.sock._calls cimport (
 from netstack.sock._options cimport get_option, set_option_value
 from netstack.sock._queue cimport sock_first, sock_frames
 from netstack.sock._recv cimport (
-    MSG_ERRQUEUE, MSG_TRUNC, copy_out, recv_end, recv_message, recv_wait, take_bytes,
+    MSG_ERRQUEUE, MSG_TRUNC, copy_out, get_writable, recv_end, recv_message, recv_wait, take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
 from netstack.sock._sock cimport SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg, sock_skb_cb
@@ -92,7 +93,9 @@ cdef class Socket:
 
     def connect_ex(self, address, /):
         """Like connect(), but give the errno instead of raising it."""
-        return -inet_connect(self.open(), address)
+        if self.closed:
+            return EBADF
+        return -inet_connect(self.sk, address)
 
     def getsockname(self):
         """Give the local address."""
@@ -180,7 +183,7 @@ cdef class Socket:
         cdef Py_buffer view
         cdef sk_buff *skb
         cdef Py_ssize_t size = 0
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        get_writable(buffer, &view, name)
         try:
             if nbytes < 0:
                 raise ValueError(f"negative buffersize in {name}")
@@ -225,7 +228,7 @@ cdef class Socket:
             for buffer in buffers:
                 if n == MAX_VIEWS:
                     raise OSError(EMSGSIZE, f"recvmsg_into() takes at most {MAX_VIEWS} buffers")
-                PyObject_GetBuffer(buffer, &views[n], PyBUF_WRITABLE)
+                get_writable(buffer, &views[n], "recvmsg_into")
                 room += views[n].len
                 n += 1
             if ancbufsize < 0:
@@ -263,7 +266,7 @@ cdef class Socket:
         if address is missing:
             address = flags
         else:
-            number = flags
+            number = PyNumber_Index(flags)
         empty_message(&msg)
         if address is not self.sent_to:
             parse_sockaddr(address, "sendto", &self.sent_addr, &self.sent_port)
