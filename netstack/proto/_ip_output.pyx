@@ -355,10 +355,14 @@ cdef class IPOutput:
     cdef ip_state state
 
     def __cinit__(self, Net n not None, u64 seed):
+        cdef u32 i
         if n.ptr.ip != NULL:
             raise InternalError("the host has its IP output state already")
         self.net_object = n
         self.state.seed = seed
+        for i in range(IP_IDENTS):
+            seed = seed * <u64>6364136223846793005 + <u64>1442695040888963407
+            self.state.idents[i] = <u32>(seed >> 32)
         n.ptr.ip = &self.state
 
     def __dealloc__(self):

@@ -256,8 +256,9 @@ cdef bint neigh_update(net *n, net_device *dev, u32 addr, const u8 *lladdr, u32 
     neigh = neigh_find(t, addr, dev)
     if neigh == NULL and create:
         neigh = neigh_create(n, t, addr, dev, now, &purged)
+        armed = t.entries == 1         # from now on old entries must be looked for
     if neigh != NULL:
-        armed = neigh_change(n, t, neigh, lladdr, state, flags, now, &waiting)
+        armed |= neigh_change(n, t, neigh, lladdr, state, flags, now, &waiting)
     spin_unlock(&t.lock)
     drop_list(&purged, SKB_DROP_REASON_QUEUE_PURGE)
     while True:

@@ -13,7 +13,8 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, P
 from netstack._abi cimport get_be32, spin_lock, spin_unlock, u8, u32, u64
 from netstack._counters cimport SKB_DROP_REASON_QUEUE_PURGE
 from netstack._net cimport (
-    ETH_ALEN, Net, neigh_gc_stale_time, neigh_gc_thresh1, neigh_ucast_solicit, net, net_device, sysctl_get,
+    ETH_ALEN, Net, neigh_gc_stale_time, neigh_gc_thresh1, neigh_ucast_solicit, net, net_device, net_now,
+    sysctl_get,
 )
 from netstack._skb cimport dequeue, queue_init, sk_buff, sk_buff_head, skb_wrap
 from netstack.proto._inet cimport IP_SADDR
@@ -59,7 +60,7 @@ cdef class NeighTable:
         self.net_object = n
         self.n = n.ptr
         self.n.neigh = &self.t
-        self.draw(0)
+        self.draw(net_now(self.n))
 
     def __dealloc__(self):
         if self.t.base != NULL:

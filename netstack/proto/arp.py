@@ -163,14 +163,19 @@ class NeighTimers:
     def __init__(self, host: InetHost) -> None:
         """Begin with an empty table."""
         self.host = host
-        self.gc_due = 0
+        self.gc_due = host.now() + self.gc_interval()
+
+    def gc_interval(self) -> int:
+        """Say how far apart the looks for old entries are: half a reachable time, ns."""
+        base = self.host.net.get(sysctl.neigh_base_reachable_time_ms) * NS_PER_MS
+        return max(base // 2, NS_PER_S)
 
     def next_deadline(self) -> int:
         """When the first timer runs out, ns on the host's clock; 0 for none."""
         neigh = self.host.inet.neigh
-        due = neigh.next_deadline()
-        gc = self.gc_due if len(neigh) else 0
-        return min(due, gc) if due and gc else due or gc
+        if not len(neigh):
+            return 0
+        return min(neigh.next_deadline() or self.gc_due, self.gc_due)
 
     def run_timers(self, now: int) -> None:
         """See to every entry that is due, and forget old ones every half reachable time."""
@@ -178,7 +183,5 @@ class NeighTimers:
         for entry in host.inet.neigh.expired(now):
             neigh_timer_handler(host, entry, now)
         if now >= self.gc_due:
-            if self.gc_due:
-                host.inet.neigh.periodic_work(now)
-            base = host.net.get(sysctl.neigh_base_reachable_time_ms) * NS_PER_MS
-            self.gc_due = now + max(base // 2, NS_PER_S)
+            host.inet.neigh.periodic_work(now)
+            self.gc_due = now + self.gc_interval()
