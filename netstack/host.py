@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from netstack import _fastpath
 from netstack._net import ManualClock, Net
@@ -27,7 +27,6 @@ from netstack.irq._cpu import Cpu
 from netstack.kworker import KWorker, Timer
 from netstack.netdev import NetDevice
 from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
-from netstack.netif._core import core_exit
 from netstack.netif._tap import PacketTap
 from netstack.netif.core import ETH_P_ARP, ETH_P_IP, Handler, PacketTypes
 from netstack.proto import net_protocol
@@ -92,7 +91,9 @@ class Host:
         self.packet_types = PacketTypes(self)
         self.kworker = KWorker(self)
         _fastpath.connect(self.net, [cpu.address for cpu in self.cpus])
-        self.lo = NetDevice(Loopback(self.net), "lo", 1, "00:00:00:00:00:00", [IPv4Interface("127.0.0.1/8")])
+        self.lo = NetDevice(
+            Loopback(self.net), "lo", 1, "00:00:00:00:00:00", [IPv4Interface("127.0.0.1/8")]
+        )
         self.devices: list[NetDevice] = [self.lo]
         self.inet = Inet(self, 1 if clock is not None else None)
         self.timer_sources.append(self.inet)
@@ -125,11 +126,23 @@ class Host:
         check_name(name)
         check_mtu(mtu)
         if any(device.name == name for device in self.devices):
-            raise UsageError(f"host {self.name} has a device {name} already", hint=f"add_nic(wire, {name + '1'!r})")
+            raise UsageError(
+                f"host {self.name} has a device {name} already",
+                hint=f"add_nic(wire, {name + '1'!r})",
+            )
         addresses = [parse_addresses(addr)[0]] if addr is not None else []
         mac = mac or default_mac(name)
         ifindex = len(self.devices) + 1
-        nic = Igb(self.net, self.cpus[0].address, wire.address, name, _mac_bytes(mac), mtu, ring, ifindex)
+        nic = Igb(
+            self.net,
+            self.cpus[0].address,
+            wire.address,
+            name,
+            _mac_bytes(mac),
+            mtu,
+            ring,
+            ifindex,
+        )
         nic.open()
         device = NetDevice(nic, name, ifindex, mac, addresses)
         device.wire = wire
@@ -139,18 +152,29 @@ class Host:
 
     # ---- what programs use
 
-    def socket(self, family: int = stdlib.AF_INET, type: int = stdlib.SOCK_DGRAM, proto: int = 0) -> socket:
+    def socket(
+        self, family: int = stdlib.AF_INET, type: int = stdlib.SOCK_DGRAM, proto: int = 0
+    ) -> socket:
         """Make a socket of this host, with the standard library's methods, values and errors."""
         from netstack.socket import socket
 
-        return socket(self, family, type, proto)
+        # To type checkers it is the standard library's: the methods are the same.
+        return cast("Callable[..., socket]", socket)(self, family, type, proto)
 
-    def register_ethertype(self, ethertype: int, handler: Handler, device: NetDevice | None = None) -> None:
-        """Call ``handler(host, skb)`` for each packet of an EtherType; ETH_P_ALL (3) for a copy of every packet."""
+    def register_ethertype(
+        self, ethertype: int, handler: Handler, device: NetDevice | None = None
+    ) -> None:
+        """Call ``handler(host, skb)`` for each packet of an EtherType. [dev_add_pack()]
+
+        ETH_P_ALL (3) asks for a copy of every packet, of ``device`` or of all.
+        """
         self.packet_types.dev_add_pack(ethertype, handler, device.ifindex if device else None)
 
     def register_protocol(self, number: int, handler: Handler) -> None:
-        """Call ``handler(host, skb)`` for each packet of an IP protocol, at its transport header. [inet_add_protocol()]"""
+        """Call ``handler(host, skb)`` for each packet of an IP protocol. [inet_add_protocol()]
+
+        The packet's data stands at the transport header, and the handler owns it.
+        """
         self.inet.add_protocol(number, net_protocol(handler))
         self.net.want_protocol(number, True)
 
@@ -162,7 +186,9 @@ class Host:
         """Nanoseconds on the host's clock."""
         return self.net.now()
 
-    def packet_tap(self, run: int = 0, program: int = 0, snaplen: int = 262144, keep: object = None) -> PacketTap:
+    def packet_tap(
+        self, run: int = 0, program: int = 0, snaplen: int = 262144, keep: object = None
+    ) -> PacketTap:
         """Watch every frame of the host, both ways, through a BPF program of ``netstack.capture.bpf``."""
         return PacketTap(self.net, run, program, snaplen, keep=keep)
 
@@ -184,7 +210,9 @@ class Host:
                 return
 
     def _progress(self) -> tuple[int, ...]:
-        return tuple(c["processed"] + c["hardirqs"] for c in (cpu.counters() for cpu in self.cpus))
+        return tuple(
+            c["processed"] + c["hardirqs"] for c in (cpu.counters() for cpu in self.cpus)
+        )
 
     def _wait_for_timer(self) -> bool:
         """Let the CPUs' first timer run out and the CPUs see to it; False when there is none."""
@@ -217,7 +245,9 @@ class Host:
             if quiet and before == (self.net.rx_frames(), self.kworker.handled):
                 return
             if time.monotonic() > until:
-                raise TimeoutError(f"host {self.name} is not quiet after {timeout} s: frames keep coming")
+                raise TimeoutError(
+                    f"host {self.name} is not quiet after {timeout} s: frames keep coming"
+                )
             time.sleep(0.0002)
 
     # ---- looking at it
@@ -240,7 +270,7 @@ class Host:
 
     def sockets(self) -> list[dict[str, Any]]:
         """Give a row for each open socket."""
-        return [sock.info() for sock in open_sockets(self.net)]
+        return [dict(sock.info) for sock in open_sockets(self.net)]
 
     def neighbours(self) -> list[dict[str, Any]]:
         """Give the neighbour table, as ``ip -j neigh`` does."""
@@ -291,7 +321,10 @@ class Host:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close it."""
         self.close()
@@ -304,6 +337,7 @@ def _mac_bytes(mac: str) -> bytes:
         octets = b""
     if len(octets) != 6 or octets[0] & 1 or not any(octets):
         raise UsageError(
-            f"{mac!r} is not the MAC address of a NIC: six octets, not a multicast one", hint="02:00:00:00:00:02"
+            f"{mac!r} is not the MAC address of a NIC: six octets, not a multicast one",
+            hint="02:00:00:00:00:02",
         )
     return octets

@@ -36,10 +36,12 @@ def up(
     the kernel's errno otherwise; both say what to type (``netstack.errors.hint_of``).
     """
     ours, theirs = choose_addresses(name, addr, peer)
-    with open_tap(name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen) as tap:
-        with Host(tap.name, **options) as host:
-            device = host.add_nic(
-                TapWire(tap.fileno()), tap.name, addr=ours, mac=mac, mtu=tap.mtu, ring=ring
-            )
-            device.missed_source = tap.missed
-            yield host
+    with (
+        open_tap(name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen) as tap,
+        Host(tap.name, **options) as host,
+    ):
+        device = host.add_nic(
+            TapWire(tap.fileno()), tap.name, addr=ours, mac=mac, mtu=tap.mtu, ring=ring
+        )
+        device.missed_source = tap.missed
+        yield host

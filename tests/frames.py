@@ -11,27 +11,27 @@ OUR_IP, PEER_IP = "10.0.0.2", "10.0.0.1"
 
 
 def ether(**fields: object) -> Ether:
-    """An Ethernet header from the peer to us."""
+    """Give an Ethernet header from the peer to us."""
     return Ether(**{"src": PEER_MAC, "dst": OUR_MAC, **fields})
 
 
 def ip(**fields: object) -> Packet:
-    """An Ethernet and an IP header from the peer to us."""
+    """Give an Ethernet and an IP header from the peer to us."""
     return ether() / IP(**{"src": PEER_IP, "dst": OUR_IP, "ttl": 64, **fields})
 
 
 def udp(payload: bytes = b"", sport: int = 4000, dport: int = 9000, **fields: object) -> bytes:
-    """A UDP datagram from the peer to us, as a frame."""
+    """Give a UDP datagram from the peer to us, as a frame."""
     return bytes(ip() / UDP(sport=sport, dport=dport, **fields) / payload)
 
 
 def ping(payload: bytes = b"", identifier: int = 1, seq: int = 1) -> bytes:
-    """An echo request from the peer to us, as a frame."""
+    """Give an echo request from the peer to us, as a frame."""
     return bytes(ip() / ICMP(type=8, id=identifier, seq=seq) / payload)
 
 
 def who_has(address: str = OUR_IP) -> bytes:
-    """An ARP request from the peer, as a frame."""
+    """Give an ARP request from the peer, as a frame."""
     return bytes(
         Ether(src=PEER_MAC, dst="ff:ff:ff:ff:ff:ff")
         / ARP(op=1, hwsrc=PEER_MAC, psrc=PEER_IP, pdst=address)

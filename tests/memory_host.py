@@ -21,8 +21,12 @@ class MemoryHost:
         self.clock = netstack.ManualClock()
         self.sockets: list[netstack.socket.socket] = []
         ours, self.wire = MemoryWire.pair(queue)
-        self.host = netstack.Host(clock=self.clock, threads=False, fast_path=fast_path, **options)
-        self.device = self.host.add_nic(ours, "tap0", addr=f"{OUR_IP}/24", mac=OUR_MAC, ring=ring, mtu=mtu)
+        self.host = netstack.Host(
+            clock=self.clock, threads=False, fast_path=fast_path, **options
+        )
+        self.device = self.host.add_nic(
+            ours, "tap0", addr=f"{OUR_IP}/24", mac=OUR_MAC, ring=ring, mtu=mtu
+        )
 
     def socket(self, *address: object) -> netstack.socket.socket:
         """Open a non-blocking UDP socket, bound to ``address`` if given; closed with the host."""
@@ -65,7 +69,10 @@ class MemoryHost:
 
     def drops(self) -> dict[str, int]:
         """Frames by drop reason, kernel's name without prefix."""
-        return {row.removeprefix("SKB_DROP_REASON_"): n for row, n in ledger(self.host).dropped.items()}
+        return {
+            row.removeprefix("SKB_DROP_REASON_"): n
+            for row, n in ledger(self.host).dropped.items()
+        }
 
 
 @contextmanager

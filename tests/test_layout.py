@@ -44,6 +44,7 @@ ABOVE = {
     "_fastpath": "_fastpath",
     "host": "host",
     "socket": "host",
+    "live": "host",
     "commands": "host",
     "tapstream": "host",
     "__init__": "host",

@@ -5,12 +5,13 @@
     sudo tools/bench_rx.py --rounds 100 --json
     sudo tools/bench_rx.py --stream 3      # also: 3 s of a streaming sender, rates and loss
 
-Fill-then-drain is the quiet measure: the TAP's queue is filled with frames, then one side drains it in this thread and its
-CPU time is taken; the sides take turns, so that what disturbs the machine disturbs all of them. Each side does more than
-the one before it, so the differences say where the time goes:
+Fill-then-drain is the quiet measure: the TAP's queue is filled with frames, then one side drains it
+in this thread and its CPU time is taken; the sides take turns, so that what disturbs the machine
+disturbs all of them. Each side does more than the one before it, so the differences say where the
+time goes:
 
     bare         read() into one buffer, nothing else
-    core         NIC, ring, interrupt, NAPI, GRO, device core; IP drops it: for another machine (OTHERHOST)
+    core         NIC, ring, interrupt, NAPI, GRO, device core; there IP drops it (OTHERHOST)
     queue        all of that, IP, UDP, into the socket's queue
     recvfrom     socket.recvfrom() of what stands in the queue, from Python: on top of `queue`
 
@@ -66,7 +67,9 @@ class Bench:
         from netstack.device.tap import open_tap
         from netstack.host import Host
 
-        self.tap = open_tap("tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24"))
+        self.tap = open_tap(
+            "tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")
+        )
         self.host = Host(threads=False)
         # No interrupt throttle: a drain is measured from its first frame on.
         self.device = self.host.add_nic(
@@ -163,7 +166,9 @@ def stream(seconds: float, size: int, with_netstack: bool) -> dict[str, float]:
         *("--port", str(PORT), "--mode", "gso", "--size", str(size)),
         *("--seconds", str(seconds), "--json"),
     ]
-    with open_tap("tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")) as tap:
+    with open_tap(
+        "tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")
+    ) as tap:
         host = Host()
         device = host.add_nic(TapWire(tap.fileno()), name="tap0", addr=f"{HOST}/24")
         subprocess.run(
@@ -245,7 +250,9 @@ def print_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         f"ns of CPU a frame; {platform.node()}, Linux {platform.release()}, "
         f"{os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}"
     )
-    print(f"{'size':>5} {'side':<9} {'ns':>7} {'above bare':>11} {'of bare':>8} {'kpps':>6} {'spread':>7} {'lost':>5}")
+    print(
+        f"{'size':>5} {'side':<9} {'ns':>7} {'above bare':>11} {'of bare':>8} {'kpps':>6} {'spread':>7} {'lost':>5}"
+    )
     for row in rows:
         print(
             f"{row['size']:>5} {row['side']:<9} {row['ns']:>7.1f} {row['above_bare_ns']:>11.1f} "
@@ -260,13 +267,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[18, 1472], metavar="BYTES")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--frames", type=int, default=400, help="a round; the TAP's queue holds 1000")
+    parser.add_argument(
+        "--frames", type=int, default=400, help="a round; the TAP's queue holds 1000"
+    )
     parser.add_argument("--ring", type=int, default=256, help="receive descriptors")
     parser.add_argument("--stream", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        print("bench_rx: a network namespace needs root\ntry: sudo tools/bench_rx.py", file=sys.stderr)
+        print(
+            "bench_rx: a network namespace needs root\ntry: sudo tools/bench_rx.py",
+            file=sys.stderr,
+        )
         return 2
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     rows = measure(args)

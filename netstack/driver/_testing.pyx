@@ -93,7 +93,6 @@ cdef class Sender:
         if self.pool == NULL:
             raise MemoryError
 
-
     def send(self, *parts, vlan=None, csum=None):
         """Send one frame of one or more buffers; give what ``ndo_start_xmit`` said.
 

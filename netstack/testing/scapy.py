@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from netstack.device._memory import MemoryWire
 
 
-class WireSocket(SuperSocket):
+class WireSocket(SuperSocket):  # type: ignore[misc]
     """The end of a MemoryWire as a scapy socket of whole Ethernet frames, for ``sr1``, ``sniff`` and ``sndrcv``."""
 
     desc = "read and write Ethernet frames on a wire in memory"
@@ -30,7 +30,7 @@ class WireSocket(SuperSocket):
 
     def __init__(self, wire: MemoryWire) -> None:
         self.wire = wire
-        self.ins = self.outs = wire  # type: ignore[assignment]
+        self.ins = self.outs = wire
         self.iface = conf.loopback_name
         self.promisc = True
 
@@ -46,7 +46,9 @@ class WireSocket(SuperSocket):
         self.wire.send(frame)
         return len(frame)
 
-    def recv_raw(self, x: int = 65535) -> tuple[type[Packet] | None, bytes | None, float | None]:
+    def recv_raw(
+        self, x: int = 65535
+    ) -> tuple[type[Packet] | None, bytes | None, float | None]:
         """Take a frame, or three times None when there is none."""
         frame = self.wire.recv()
         return (Ether, frame, time.time()) if frame is not None else (None, None, None)

@@ -14,7 +14,9 @@ from tests.netns import fresh_netns
 HOST, PEER = "10.0.0.2", "10.0.0.1"
 
 
-def run(*command: str, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, timeout: float = 60, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a client inside the namespace; its output is part of the failure."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -29,7 +31,7 @@ def fast_path(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def live(fast_path: bool) -> Iterator[netstack.Host]:
-    """A host at 10.0.0.2 behind tap0; the kernel is 10.0.0.1. Its ledger balances at the end."""
+    """Give a host at 10.0.0.2 behind tap0, the kernel at 10.0.0.1; the ledger balances after."""
     with fresh_netns(), netstack.up("tap0", addr=f"{HOST}/24", fast_path=fast_path) as host:
         yield host
         host.settle()

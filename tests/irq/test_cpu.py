@@ -38,8 +38,10 @@ def machine():
 
 
 def thread_names() -> list[str]:
-    return [(Path("/proc/self/task") / tid / "comm").read_text().strip()
-            for tid in os.listdir("/proc/self/task")]
+    return [
+        (Path("/proc/self/task") / tid / "comm").read_text().strip()
+        for tid in os.listdir("/proc/self/task")
+    ]
 
 
 def test_the_thread_has_the_kernels_name(machine):
@@ -82,6 +84,8 @@ def test_signals_go_to_python_and_not_to_the_cpus_thread(machine):
     machine.cpu.run()
     tid = machine.cpu.counters()["tid"]
     status = Path(f"/proc/self/task/{tid}/status").read_text()
-    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    blocked = int(
+        next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16
+    )
     assert blocked >> 1 & 1, "SIGINT is blocked"
     assert blocked >> 14 & 1, "SIGTERM is blocked"
