@@ -74,7 +74,7 @@ have_libpcap() {
 libpcap_package() {
     local name
     for name in libpcap0.8t64 libpcap0.8; do
-        ! apt-cache show "$name" 2>/dev/null | grep -q '^Package:' || { echo "$name"; return; }
+        [ -z "$(apt-cache show "$name" 2>/dev/null)" ] || { echo "$name"; return; }
     done
     echo libpcap0.8
 }
@@ -88,7 +88,7 @@ find_missing() {
     have_libpcap || missing+=(libpcap)
     [ "$1" = test ] || return 0
     have ping || missing+=(iputils-ping)
-    nc -h 2>&1 | grep -q OpenBSD || missing+=(netcat-openbsd)
+    [[ $(nc -h 2>&1) == *OpenBSD* ]] || missing+=(netcat-openbsd)
     have iperf || missing+=(iperf)
     have tcpdump || missing+=(tcpdump)
     have tshark || missing+=(tshark)

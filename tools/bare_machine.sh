@@ -23,14 +23,15 @@ say() { printf '\n### %s\n' "$*"; }
 # --- outside: make the machine --------------------------------------------------------------
 
 bootstrap() {
-    local mirror
-    case $suite in
-    noble) mirror=http://archive.ubuntu.com/ubuntu ;;
-    *) mirror=http://deb.debian.org/debian ;;
-    esac
+    local from=("$suite" "$machine" http://deb.debian.org/debian)
+    if [ "$suite" = noble ]; then
+        # Debian's debootstrap may not know the name; all suites of Ubuntu are made alike.
+        from=(--components="main,universe" --keyring=/usr/share/keyrings/ubuntu-archive-keyring.gpg)
+        from+=("$suite" "$machine" http://archive.ubuntu.com/ubuntu gutsy)
+    fi
     say "debootstrap $suite"
     mkdir -p "$cache"
-    debootstrap --variant=minbase "$suite" "$machine" "$mirror" >"$cache/debootstrap.log"
+    debootstrap --variant=minbase "${from[@]}" >"$cache/debootstrap.log"
     tar -C "$machine" -cf "$archive.new" .
     mv "$archive.new" "$archive"
     rm -rf "$machine"
