@@ -14,7 +14,7 @@ usage: ./dev.sh COMMAND [arguments]
   check               only the static checks: ruff, mypy, stubtest, cython-lint, layout
   build               only the set-up, and what has to be rebuilt
   sanitize [arguments]  the suite on a build with AddressSanitizer and UBSan
-  fuzz [arguments]    new random frames for as long as you like; ends at the first failure
+  fuzz [FRAMES]       feed a host a million (or FRAMES) faulty frames that were never tried before
 
 environment: PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer)
 TEXT
@@ -285,7 +285,10 @@ run_sanitize() {
 
 run_fuzz() {
     setup test
-    run_pytest --hypothesis-profile=fuzz tests/fuzz "$@"
+    export NETSTACK_FUZZ_FRAMES=${NETSTACK_FUZZ_FRAMES:-${1:-1000000}}
+    export NETSTACK_FUZZ_SEED=${NETSTACK_FUZZ_SEED:-$(date +%s)}
+    say "$NETSTACK_FUZZ_FRAMES frames from number $NETSTACK_FUZZ_SEED on, each way"
+    run_pytest --hypothesis-profile=fuzz tests/fuzz "${@:2}"
 }
 
 command=${1:-}
