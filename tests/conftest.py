@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples in every run: a red run can be repeated. `./dev.sh fuzz` looks for new ones.
 settings.register_profile("default", derandomize=True, deadline=None, database=None)
-settings.register_profile("fuzz", deadline=None, print_blob=True)
+settings.register_profile("fuzz", deadline=None, print_blob=True, max_examples=5000)
 settings.load_profile("default")
 
 
