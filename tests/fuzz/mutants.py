@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from random import Random
 
-from scapy.contrib.igmp import IGMP
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Timestamp, fragment
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, LLC, Dot1Q, Ether
@@ -19,6 +18,7 @@ from tests.frames import OUR_IP, OUR_MAC, PEER_IP, PEER_MAC
 PORTS = [9000, 9001, 4242]  # a socket each on the first two
 INTERESTING = [0, 1, 7, 8, 20, 28, 0x7FFF, 0x8000, 0xFFFF]
 ETHERNET = 14
+IGMP_QUERY = bytes.fromhex("1164ee9b00000000")
 
 
 def good_frames() -> list[bytes]:
@@ -37,7 +37,7 @@ def good_frames() -> list[bytes]:
         ether / ip / ICMP(type=3, code=3) / IP(src=OUR_IP, dst=PEER_IP) / UDP(sport=9000) / b"",
         ether / ip / ICMP(type=3, code=4, nexthopmtu=600) / IP(src=OUR_IP, dst=PEER_IP) / UDP(),
         ether / ip / ICMP(type=13),
-        group / IP(src=PEER_IP, dst="224.0.0.1") / IGMP(type=0x11),
+        group / IP(src=PEER_IP, dst="224.0.0.1", proto=2, ttl=1) / IGMP_QUERY,
         everyone / IP(src=PEER_IP, dst="10.0.0.255") / UDP(sport=4000, dport=PORTS[1]) / b"all",
         group / IP(src=PEER_IP, dst="224.0.0.1") / UDP(sport=4000, dport=PORTS[1]) / b"group",
         ether / IP(src=PEER_IP, dst="10.9.9.9") / UDP(sport=4000, dport=PORTS[0]) / b"not us",
