@@ -123,6 +123,7 @@ cdef dict sock_info(sock *sk):
         "drops": load_acquire32(&sk.drops),
         "inode": sk.ino,
         "ifindex": sk.bound_dev_if,
+        "sleeping": load_acquire32(&sk.sleeping) != 0,
     }
 
 
