@@ -134,7 +134,7 @@ cdef bint poll_as_cpu(sock *sk, u64 until) noexcept nogil:
     Spins only where it has paid: while a wait tends to be shorter than twice the time that a
     sleep and a wake-up cost.
     """
-    cdef u64 most = sysctl_get(sk.n, busy_read) * 1000
+    cdef u64 most = 1000 * (<u64>sk.busy_poll_us if sk.busy_poll_us else sysctl_get(sk.n, busy_read))
     if most == 0 and sk.spin_ns < 100_000:
         most = sysctl_get(sk.n, poll_spin_usecs) * 1000
     if most == 0 or sk.n.busy_loop == NULL:

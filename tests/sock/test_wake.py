@@ -401,4 +401,3 @@ def test_a_busy_python_thread_does_not_stop_the_queue(host):
     while sock.info["queued"] < 200:
         pass
     assert [sock.recv(10) for _ in range(200)] == [i.to_bytes(2) for i in range(200)]
-
