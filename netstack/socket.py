@@ -43,7 +43,7 @@ UDP_GRO = 104
 class socket(Socket):  # type: ignore[no-redef]
     """A socket of `host`."""
 
-    __slots__ = ()
+    __slots__ = ("_host",)
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class socket(Socket):  # type: ignore[no-redef]
     ) -> None:
         """Make a socket. `type` may carry SOCK_NONBLOCK, as in Linux."""
         super().__init__(host.net, family, type, proto)
+        self._host = host  # whose CPUs are asked when the socket is closed
 
     def __enter__(self) -> Self:
         """Give the socket; it is closed at the end of the block."""

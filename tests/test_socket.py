@@ -579,7 +579,7 @@ def option_values(w):
         (SOL_IP, 8, [1, 0]),
         (SOL_IP, 12, [1, 0]),
         (SOL_IP, kernel.IP_RECVTOS, [1, 0]),
-        (SOL_IP, 10, [0, 1, 2, 3, 6, -1]),
+        (SOL_IP, 10, [0, 1, 2, 3, 4, 5, 6, -1]),
         (SOL_IP, kernel.IP_MULTICAST_TTL, [0, 255, 256, -1, -2]),
         (SOL_UDP, 103, [0, 1000, 65535, -1, 65536]),
     ]:

@@ -21,7 +21,8 @@ from netstack.proto._inet cimport IP_DF, IP_HLEN, RTCF_BROADCAST, RTN_MULTICAST
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
 from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
 from netstack.sock._sock cimport (
-    IP_PMTUDISC_DO, IP_PMTUDISC_DONT, SEND_SHUTDOWN, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
+    IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT, SEND_SHUTDOWN,
+    SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
     SOCKF_NO_CHECK,
 )
 from netstack.sock._table cimport table_get_port
@@ -103,7 +104,7 @@ cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, co
         if check == 0:
             check = 0xFFFF         # 0 would say that there is none (RFC 768)
         memcpy(skb.data + 6, &check, 2)
-    if sk.pmtudisc != IP_PMTUDISC_DONT and skb.len + IP_HLEN <= rt.mtu:
+    if IP_PMTUDISC_WANT <= sk.pmtudisc <= IP_PMTUDISC_PROBE and skb.len + IP_HLEN <= rt.mtu:
         frag_off = IP_DF
     rc = ip_send_skb(sk.n, skb, rt, IPPROTO_UDP, <u8>(msg.tos if msg.tos >= 0 else <int>sk.tos),
                      <u8>(msg.ttl if msg.ttl >= 0 else <int>ttl), frag_off)
@@ -123,7 +124,8 @@ cdef int udp_may_send(sock *sk, const sock_msg *msg, u32 gso_size, const rtable 
         return -EPIPE
     if msg.len > UDP_MAX_DATA and gso_size >= msg.len:
         return -EMSGSIZE
-    if size + UDP_HLEN + IP_HLEN > rt.mtu and (gso_size < msg.len or sk.pmtudisc >= IP_PMTUDISC_DO):
+    if size + UDP_HLEN + IP_HLEN > rt.mtu and (
+            gso_size < msg.len or IP_PMTUDISC_DO <= sk.pmtudisc <= IP_PMTUDISC_INTERFACE):
         return -EMSGSIZE
     if gso_size < msg.len and (msg.len + gso_size - 1) // gso_size > UDP_MAX_SEGMENTS:
         return -EINVAL

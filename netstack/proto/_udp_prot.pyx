@@ -10,7 +10,7 @@ Kernel   udp_prot, udp_init(), udp_lib_setsockopt(), net/ipv4/udp.c; __ip4_datag
 cimport cython
 from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT
 
-from netstack._abi cimport fetch_or32, load_acquire32, u16, u32
+from netstack._abi cimport fetch_and32, fetch_or32, load_acquire32, u16, u32
 from netstack._counters cimport UdpInDatagrams
 from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
 from netstack.proto._route cimport rtable
@@ -58,7 +58,7 @@ cdef int udp_setsockopt(sock *sk, int name, int value) noexcept nogil:
             fetch_or32(&sk.flags, SOCKF_GRO)
             sk.n.udp_gro_lookup = udp_gro_lookup
         else:
-            sk.flags &= ~<u32>SOCKF_GRO
+            fetch_and32(&sk.flags, ~<u32>SOCKF_GRO)
     else:
         return -ENOPROTOOPT
     return 0

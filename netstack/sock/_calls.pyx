@@ -67,7 +67,7 @@ cdef int inet_bind(sock *sk, object address) except -1:
     if rc < 0:
         fail(-rc)
     if addr:
-        sk.flags |= SOCKF_BINDADDR
+        fetch_or32(&sk.flags, SOCKF_BINDADDR)
     if addr >> 28 != 0xE and addr != <u32>0xFFFFFFFF:
         sk.saddr = addr
     return 0

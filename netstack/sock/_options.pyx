@@ -15,10 +15,11 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EDOM, EINVAL, ENODEV, ENOPROTOOPT
 from libc.string cimport memcpy
 
-from netstack._abi cimport i64, load_acquire32, u8, u32, u64
+from netstack._abi cimport fetch_and32, fetch_or32, i64, load_acquire32, u8, u32, u64
 from netstack._net cimport ip_default_ttl, net_device, rmem_max, sysctl_get, wmem_max
 from netstack.sock._calls cimport fail
 from netstack.sock._sock cimport (
+    IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT,
     SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, SOCKF_BROADCAST, SOCKF_FREEBIND, SOCKF_NO_CHECK,
     SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
     SOCKF_REUSEPORT, SOCKF_RXQ_OVFL, rmem_alloc,
@@ -82,7 +83,7 @@ cdef dict NUMBERS = {
     (SOL_IP, IP_TOS): (0, 255),
     (SOL_IP, IP_TTL): (1, 255),
     (SOL_IP, IP_MULTICAST_TTL): (0, 255),
-    (SOL_IP, IP_MTU_DISCOVER): (0, 3),
+    (SOL_IP, IP_MTU_DISCOVER): (IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT),
     (SOL_SOCKET, SO_BUSY_POLL): (0, INT_MAX),
     (SOL_SOCKET, SO_BINDTOIFINDEX): (0, INT_MAX),
 }
@@ -131,9 +132,9 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
         return fail(EINVAL)
     if key in FLAGS:
         if number:
-            sk.flags |= <u32>FLAGS[key]
+            fetch_or32(&sk.flags, <u32>FLAGS[key])
         else:
-            sk.flags &= ~<u32>FLAGS[key]
+            fetch_and32(&sk.flags, ~<u32>FLAGS[key])
         return 0
     if key in NUMBERS:
         if name == IP_TTL and level == SOL_IP and number == -1:

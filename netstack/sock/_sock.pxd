@@ -43,6 +43,8 @@ cdef enum pmtudisc_values:         # <linux/in.h>
     IP_PMTUDISC_WANT = 1
     IP_PMTUDISC_DO = 2
     IP_PMTUDISC_PROBE = 3
+    IP_PMTUDISC_INTERFACE = 4
+    IP_PMTUDISC_OMIT = 5
 
 cdef enum sock_shutdown:
     RCV_SHUTDOWN = 1

@@ -372,9 +372,11 @@ cdef class Socket:
     @property
     def frames(self):
         """Frames off the wire that stand in the queue; a part of 1 for one that other sockets have too."""
-        return sock_frames(self.open())
+        return 0.0 if self.closed else sock_frames(self.sk)
 
     @property
     def info(self):
-        """What ``ss`` shows of a socket."""
-        return sock_info(self.open())
+        """What ``ss`` shows of a socket, also of a closed one."""
+        if self.memory == NULL:
+            fail(EBADF)
+        return sock_info(self.memory)

@@ -11,7 +11,7 @@ from libc.errno cimport EADDRINUSE, EINVAL, ENOMEM
 from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport (
-    load_acquire32, spin_lock, spin_unlock, store_release32, store_release_ptr, u16, u32, u64,
+    fetch_and32, fetch_or32, load_acquire32, spin_lock, spin_unlock, store_release32, store_release_ptr, u16, u32, u64,
 )
 from netstack._net cimport (
     MAX_ADDRS, ip_local_port_range_max, ip_local_port_range_min, net, net_device, net_now, sysctl_get,
@@ -134,7 +134,7 @@ cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil:
         if sk.flags & SOCKF_REUSEPORT:
             result = reuse_join(table, sk)
     if result == 0:
-        sk.flags |= SOCKF_BOUND
+        fetch_or32(&sk.flags, SOCKF_BOUND)
         sk.next = table.port[found]
         store_release_ptr(<void **>&table.port[found], sk)
         store_release32(&table.bound, table.bound + 1)
@@ -155,7 +155,7 @@ cdef void table_unhash(sock *sk) noexcept nogil:
         while link[0] != sk:
             link = &link[0].next
         store_release_ptr(<void **>link, sk.next)
-        sk.flags &= ~<u32>SOCKF_BOUND
+        fetch_and32(&sk.flags, ~<u32>SOCKF_BOUND)
         store_release32(&table.bound, table.bound - 1)
         reuse_leave(sk)
     if sk.all_prev != NULL:

@@ -10,7 +10,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from netstack.proto.route import RTN, Route
-from netstack.socket import socket
+from netstack.socket import IP_MTU_DISCOVER, socket
 from tests.proto.stack import ADDR, PEER, PEER_MAC
 from tests.sock.rig import Rig, rig, udp_frame
 
@@ -234,6 +234,37 @@ def test_a_broadcast_needs_the_option(it, address):
     sock.sendto(b"all", (address, 9))
     (frame,) = it.sent()
     assert (frame.dst, frame[IP].dst) == (BROADCAST, address)
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag", "fits"),
+    [(0, 0, True), (1, 2, True), (2, 2, False), (3, 2, False), (4, 0, False), (5, 0, True)],
+)
+def test_path_mtu_discovery_decides_about_df_and_fragments(it, mode, flag, fits):
+    sock = it.socket(ADDR, 9000)
+    sock.setsockopt(kernel.SOL_IP, IP_MTU_DISCOVER, mode)
+    sock.sendto(b"x" * 1472, (PEER, 53))
+    assert it.sent()[0][IP].flags == flag
+    if fits:
+        assert sock.sendto(b"x" * 1473, (PEER, 53)) == 1473
+        assert len(it.sent()) == 2
+    else:
+        with pytest.raises(OSError, match="too long"):
+            sock.sendto(b"x" * 1473, (PEER, 53))
+
+
+def test_a_socket_can_be_bound_to_a_device(it):
+    sock = it.socket("", 9000)
+    assert sock.getsockopt(kernel.SOL_SOCKET, kernel.SO_BINDTODEVICE, 16) == b""
+    for name, found in ((b"lo", 0), (b"eth0\0", 1)):
+        sock.setsockopt(kernel.SOL_SOCKET, kernel.SO_BINDTODEVICE, name)
+        it.receive(udp_frame(b"x"))
+        assert sock.info["queued"] == found
+    assert sock.getsockopt(kernel.SOL_SOCKET, kernel.SO_BINDTODEVICE, 16) == b"eth0\0"
+    with pytest.raises(OSError, match="No such device"):
+        sock.setsockopt(kernel.SOL_SOCKET, kernel.SO_BINDTODEVICE, b"eth9")
+    with pytest.raises(OSError, match="unreachable"):
+        sock.sendto(b"x", ("127.0.0.1", 9000))
 
 
 def test_what_has_no_route_is_unreachable(it):
