@@ -1,11 +1,12 @@
 """What a user gets: the wheel, the sdist, the version, and a command that starts at once."""
 
 import os
+import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -107,13 +108,14 @@ def test_the_version_is_the_same_everywhere(wheel: Path) -> None:
 
 
 def test_help_takes_less_than_100_ms() -> None:
-    """The best of several: what the program needs, not what the machine is busy with."""
+    """Of processor time: it waits for nothing, and what else the machine does is not its fault."""
     taken = []
-    for _ in range(9):
-        started = time.perf_counter()
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([*COMMAND, "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-        taken.append(time.perf_counter() - started)
-    assert min(taken) < 0.1, taken
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert statistics.median(taken) < 0.1, taken
 
 
 def test_help_imports_neither_scapy_nor_pyroute2() -> None:

@@ -56,7 +56,8 @@ def test_stubs_say_what_the_compiled_modules_have(tmp_path: Path) -> None:
     allowed.write_text(STUBTEST_ALLOWED)
     stubs = sorted((ROOT / "netstack").rglob("*.pyi"))
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in stubs]
-    run("mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules)
+    config = ["--mypy-config-file", "pyproject.toml", "--allowlist", allowed]
+    run("mypy.stubtest", "--ignore-unused-allowlist", *config, *modules)
 
 
 TRANSLATE = """
