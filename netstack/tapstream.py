@@ -34,7 +34,9 @@ class TapStream:
         self._tap: PacketTap = host.packet_tap(run, address, snaplen, keep=program)
         # Records carry the host's clock, which is monotonic; files want the calendar's.
         self._epoch = time.time_ns() - host.net.now()
-        names = {device.ifindex: device.name for device in host.devices}
+        # The first is what a capture names when nobody asked for one: a wire rather than lo.
+        devices = sorted(host.devices, key=lambda device: device.name == "lo")
+        names = {device.ifindex: device.name for device in devices}
         self.head = {"names": names}
 
     def fileno(self) -> int:

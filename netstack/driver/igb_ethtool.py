@@ -108,11 +108,11 @@ def check_usecs(rx_usecs: int) -> int:
 
 def drvinfo() -> dict[str, str]:
     """Return what ``ethtool -i`` prints."""
-    from importlib.metadata import version
+    from netstack import __version__
 
     return {
         "driver": "igb",
-        "version": version("netstack"),
+        "version": __version__,
         "firmware-version": "",
         "expansion-rom-version": "",
         "bus-info": "",
