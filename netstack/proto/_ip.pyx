@@ -12,7 +12,7 @@ ones for what needs nothing else: no options, no fragments, a unicast address of
 
 from libc.string cimport memcpy
 
-from netstack._abi cimport fetch_add32, get_be16, likely, u8, u16, u32, unlikely
+from netstack._abi cimport add_owned64, add_relaxed64, fetch_add32, get_be16, likely, u8, u16, u32, u64, unlikely
 from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
     IpExtInBcastOctets, IpExtInBcastPkts, IpExtInCsumErrors, IpExtInMcastOctets, IpExtInMcastPkts,
@@ -22,7 +22,8 @@ from netstack._counters cimport (
     SKB_DROP_REASON_IP_RPFILTER,
 )
 from netstack._net cimport (
-    Net, drop_unicast_in_l2_multicast, inet_fast_ops, mib_add, mib_inc, net, sysctl_get,
+    SLOT_CPU0, SLOT_PROCESS, Net, drop_unicast_in_l2_multicast, inet_fast_ops, mib_add, mib_inc, mib_slot, net,
+    sysctl_get,
 )
 from netstack._skb cimport (
     CHECKSUM_COMPLETE, CHECKSUM_NONE, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST,
@@ -30,10 +31,11 @@ from netstack._skb cimport (
     skb_headlen, skb_network_header, skb_pull,
 )
 from netstack.proto._inet cimport (
-    IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTN_BROADCAST, RTN_MULTICAST,
+    IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTCF_LOCAL,
+    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
     ip_daddr, ip_ihl, ip_saddr,
 )
-from netstack.proto._route cimport fib, inet_addr_is_local, ip_route_input, rtable
+from netstack.proto._route cimport fib, ip_route_input, ip_route_use_hint, rtable
 
 cdef enum:
     IPV4_IHL5 = 0x45               # version 4, a header of 5 words
@@ -41,38 +43,47 @@ cdef enum:
     INET_ECN_MASK = 3
 
 
+cdef inline void count(mib_slot *stats, u32 slot, int which, u64 by) noexcept nogil:
+    """``mib_add`` with the place of the slot's counters at hand."""
+    if likely(slot != SLOT_PROCESS):
+        add_owned64(&stats.mib[which], by)
+    else:
+        add_relaxed64(&stats.mib[which], by)
+
+
+cdef u32 inhdr_error(mib_slot *stats, u32 slot, u32 reason) noexcept nogil:
+    count(stats, slot, IpInHdrErrors, 1)
+    return reason
+
+
 cdef u32 ip_rcv_core(net *n, sk_buff *skb) noexcept nogil:
     """Check the header and cut off the padding; a drop reason, or 0. Counts what Linux counts, in its order."""
     cdef const u8 *iph = skb.data
     cdef u32 slot = skb.slot
+    cdef mib_slot *stats = &n.slots[slot]
     cdef u32 ihl, size
     if unlikely(skb.pkt_type == PACKET_OTHERHOST):
         return SKB_DROP_REASON_OTHERHOST
-    mib_inc(n, slot, IpInReceives)
-    mib_add(n, slot, IpExtInOctets, skb.len)
+    count(stats, slot, IpInReceives, 1)
+    count(stats, slot, IpExtInOctets, skb.len)
     if unlikely(skb_headlen(skb) < IP_HLEN):
-        mib_inc(n, slot, IpInHdrErrors)
-        return SKB_DROP_REASON_IP_INHDR
+        return inhdr_error(stats, slot, SKB_DROP_REASON_IP_INHDR)
     ihl = ip_ihl(iph)
     if unlikely(ihl < IP_HLEN or iph[0] >> 4 != 4):
-        mib_inc(n, slot, IpInHdrErrors)
-        return SKB_DROP_REASON_IP_INHDR
-    mib_add(n, slot, IpExtInNoECTPkts + (iph[IP_TOS] & INET_ECN_MASK), skb.gso_segs if skb.gso_segs else 1)
+        return inhdr_error(stats, slot, SKB_DROP_REASON_IP_INHDR)
+    count(stats, slot, IpExtInNoECTPkts + (iph[IP_TOS] & INET_ECN_MASK), skb.gso_segs if skb.gso_segs else 1)
     if unlikely(skb_headlen(skb) < ihl):
-        mib_inc(n, slot, IpInHdrErrors)
-        return SKB_DROP_REASON_IP_INHDR
+        return inhdr_error(stats, slot, SKB_DROP_REASON_IP_INHDR)
     if unlikely(ip_fast_csum(iph, ihl >> 2)):
-        mib_inc(n, slot, IpExtInCsumErrors)
-        mib_inc(n, slot, IpInHdrErrors)
-        return SKB_DROP_REASON_IP_CSUM
+        count(stats, slot, IpExtInCsumErrors, 1)
+        return inhdr_error(stats, slot, SKB_DROP_REASON_IP_CSUM)
     size = get_be16(iph + IP_TOTLEN)
     if unlikely(skb.len < size):
-        mib_inc(n, slot, IpExtInTruncatedPkts)
+        count(stats, slot, IpExtInTruncatedPkts, 1)
         return SKB_DROP_REASON_PKT_TOO_SMALL
     if unlikely(size < ihl):
-        mib_inc(n, slot, IpInHdrErrors)
-        return SKB_DROP_REASON_IP_INHDR
-    if skb.len > size:
+        return inhdr_error(stats, slot, SKB_DROP_REASON_IP_INHDR)
+    if unlikely(skb.len > size):
         skb_trim(skb, size)
     skb.network_header = <u16>(iph - skb.head)
     skb.transport_header = <u16>(skb.network_header + ihl)
@@ -131,7 +142,11 @@ cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil:
 
 
 cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
-    """Take a plain packet to its protocol, or leave it as it came."""
+    """Take a plain packet to its protocol, or leave it as it came.
+
+    Who asks first whether the packet is ours, and then checks the header, must not believe the header: an address out
+    of a broken one only finds a route that is not used.
+    """
     cdef const u8 *iph = skb.data
     cdef inet_fast_ops *ops
     cdef u32 reason
@@ -148,18 +163,19 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     ops = &n.inet_fast[protocol]
     if ops.peek == NULL or n.raw_protocols[protocol >> 5] >> (protocol & 31) & 1:
         return 0
-    if get_be16(iph + IP_FRAGOFF) & (IP_MF | IP_OFFSET) or not inet_addr_is_local(n, ip_daddr(iph)):
+    if get_be16(iph + IP_FRAGOFF) & (IP_MF | IP_OFFSET) or slot == SLOT_PROCESS:
         return 0
-    if not ops.peek(n, skb):
+    if not skb.rt_flags and not ip_route_use_hint(n, slot - SLOT_CPU0, ip_daddr(iph), ip_saddr(iph), skb.dev):
+        return 0
+    if unlikely(skb.rt_flags and skb.rt_type != RTN_LOCAL) or not ops.peek(n, skb):
         return 0
     reason = ip_rcv_core(n, skb)
-    if likely(reason == SKB_NOT_DROPPED_YET):
-        reason = ip_rcv_route(n, skb)
-    if likely(reason == SKB_NOT_DROPPED_YET):
-        reason = ip_rcv_finish_core(n, skb)
     if unlikely(reason != SKB_NOT_DROPPED_YET):
         kfree_skb_reason(skb, reason)
         return 1
+    # Our unicast address in a frame to our MAC: ip_rcv_route() and ip_rcv_finish_core() have nothing left to do.
+    skb.rt_flags = RTCF_LOCAL
+    skb.rt_type = RTN_LOCAL
     skb_pull(skb, IP_HLEN)
     ops.rcv(n, skb, sd)
     mib_inc(n, slot, IpInDelivers)

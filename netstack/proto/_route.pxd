@@ -1,7 +1,8 @@
 """Routes: which device, next hop and source address; see ``_route.pyx``."""
 
 from netstack._abi cimport u8, u16, u32, u64
-from netstack._net cimport net, net_device
+from netstack._abi cimport load_acquire32, likely
+from netstack._net cimport MAX_CPUS, net, net_device, rp_filter, sysctl_get
 
 
 cdef struct rtable:                # what a lookup gives, by value: nothing to release
@@ -29,10 +30,22 @@ cdef struct fib_table:             # never changed once published
     u32 count
     fib_entry hash[1]
 
+cdef enum:
+    FIB_HINTS = 64                 # pairs of addresses that a CPU remembers
+
+cdef struct fib_hint:              # packets from saddr to daddr through dev are for us
+    net_device *dev
+    u32 saddr
+    u32 daddr
+    u32 generation
+    u32 rp_filter
+
 cdef struct fib:
     fib_table *table               # replaced as a whole
+    u32 generation                 # counts the replacements
     u32 readers                    # process contexts that are in a lookup; CPUs are waited for by n.synchronize
     net_device *lo                 # where packets to ourselves go
+    fib_hint hints[MAX_CPUS][FIB_HINTS]    # each CPU's own
 
 
 cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil
@@ -41,3 +54,19 @@ cdef u32 inet_select_addr(net_device *dev, u32 dst) noexcept nogil
 cdef u32 inet_addr_type(net *n, u32 addr) noexcept nogil
 cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil
 cdef int ip_route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogil
+
+cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_device *dev) noexcept nogil
+
+
+cdef inline bint ip_route_use_hint(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *dev) noexcept nogil:
+    """Is a packet for an address of ours, from a source that may be? As that CPU. [ip_route_use_hint()]
+
+    One that was let in lately needs no look-up, as long as the table and rp_filter stay what they were.
+    """
+    cdef fib *table = <fib *>n.fib
+    cdef fib_hint *hint = &table.hints[cpu][(saddr ^ saddr >> 8 ^ daddr) % FIB_HINTS]
+    if likely(hint.saddr == saddr and hint.daddr == daddr and hint.dev == dev
+              and hint.generation == load_acquire32(&table.generation)
+              and hint.rp_filter == <u32>sysctl_get(n, rp_filter)):
+        return True
+    return ip_route_learn_hint(n, hint, daddr, saddr, dev)

@@ -16,7 +16,9 @@ from libc.errno cimport EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from netstack._abi cimport cpu_relax, fetch_add32, load_acquire32, load_acquire_ptr, store_release_ptr, u16, u32, u64
+from netstack._abi cimport (
+    cpu_relax, fetch_add32, load_acquire32, load_acquire_ptr, store_release32, store_release_ptr, u16, u32, u64,
+)
 from netstack._counters cimport (
     SKB_DROP_REASON_INVALID_PROTO, SKB_DROP_REASON_IP_INVALID_DEST, SKB_DROP_REASON_IP_INVALID_SOURCE,
     SKB_DROP_REASON_IP_LOCAL_SOURCE, SKB_DROP_REASON_IP_LOCALNET, SKB_DROP_REASON_IP_RPFILTER, SKB_NOT_DROPPED_YET,
@@ -213,6 +215,21 @@ cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 proto
     return ip_route_input_slow(n, daddr, saddr, dev, protocol, fib_lookup(n, daddr), rt)
 
 
+cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_device *dev) noexcept nogil:
+    """Look a packet up; True, and remembered, when it is for an address of ours."""
+    cdef u32 generation = load_acquire32(&(<fib *>n.fib).generation)
+    cdef u32 rpf = <u32>sysctl_get(n, rp_filter)
+    cdef rtable rt
+    if ip_route_input(n, daddr, saddr, dev, ETH_P_IP, &rt) or rt.type != RTN_LOCAL:
+        return False
+    hint.dev = dev
+    hint.saddr = saddr
+    hint.daddr = daddr
+    hint.generation = generation
+    hint.rp_filter = rpf
+    return True
+
+
 # ---- output
 
 cdef int route_error(u32 rtype) noexcept nogil:
@@ -373,6 +390,7 @@ cdef class Fib:
             raise
         self.table.lo = self.loopback()
         store_release_ptr(<void **>&self.table.table, new)
+        store_release32(&self.table.generation, self.table.generation + 1)
         with nogil:
             if self.n.synchronize != NULL:
                 self.n.synchronize(self.n)
