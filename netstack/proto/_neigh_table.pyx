@@ -189,7 +189,9 @@ cdef class NeighTable:
         cdef neighbour seen
         cdef u32 i
         due = []
-        self.t.next_timer = 0
+        spin_lock(&self.t.lock)
+        self.t.next_timer = 0          # found anew below; who arms a timer meanwhile adds his own
+        spin_unlock(&self.t.lock)
         for i in range(self.t.fresh):
             neigh = &self.t.base[i]
             spin_lock(&self.t.lock)
