@@ -49,8 +49,10 @@ def up(args: Namespace) -> int:
         ended = threading.Event()
         running = Running(None, name, [str(app) for app in servers], ended.set)
         # First of all, so that a second host of this name is refused before it touches a TAP.
-        server = ControlServer(name, runtime.runtime_dir(), running, QUESTIONS)
+        directory = runtime.runtime_dir()
+        server = ControlServer(name, directory, running, QUESTIONS)
         stack.callback(server.close)
+        stack.callback((directory / f"{name}.nstat").unlink, missing_ok=True)  # its history
         running.host = host = stack.enter_context(_host(args))
         threads: list[threading.Thread] = []
         with suppress(SystemExit):  # a signal: from here on the orderly way out, no failure
