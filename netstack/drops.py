@@ -23,22 +23,22 @@ class Reason:
 
 REASONS: dict[str, Reason] = {
     "NOT_SPECIFIED": Reason(
-        "_skb.pyx", "freed without a reason: a mistake in netstack",
+        "_skb.pyx __dealloc__", "freed without a reason: a mistake in netstack",
         "please report it, with the output of `netstack ledger --json`"),
     "NO_SOCKET": Reason(
-        "proto/_udp.pyx udp_rcv", "no socket is bound to the address and port",
+        "proto/udp.py udp_rcv", "no socket is bound to the address and port",
         "bind a socket to the port: `netstack ss -uan` lists those there are"),
     "PKT_TOO_SMALL": Reason(
-        "proto/_ip.pyx ip_rcv_core", "shorter than its headers say or need",
+        "proto/_ip.pyx ip_rcv_core, proto/_udp.pyx udp_check_len", "shorter than its headers say or need",
         "look at the frames: `netstack capture -e -v`; the sender cuts them"),
     "SOCKET_FILTER": Reason(
-        "sock/_queue.pyx", "the socket's filter refused it",
+        "", "the socket's filter refused it",
         "change or detach the filter of the socket (SO_ATTACH_FILTER)"),
     "UDP_CSUM": Reason(
-        "proto/_udp.pyx udp_rcv", "UDP checksum is wrong",
+        "proto/_udp.pyx udp_csum_complete, sock/_queue.pyx sock_drop_bad", "UDP checksum is wrong",
         "look at the frames: `netstack capture -v udp`; checksum offload of the sender?"),
     "NETFILTER_DROP": Reason(
-        "nf/", "a hook or a rule said drop",
+        "nf/hooks.py nf_hook", "a hook or a rule said drop",
         "look at the hooks that the program registered with host.hook()"),
     "OTHERHOST": Reason(
         "proto/_ip.pyx ip_rcv_core", "not for this host's MAC address",
@@ -50,121 +50,122 @@ REASONS: dict[str, Reason] = {
         "proto/_ip.pyx ip_rcv_core", "IP header: version, length or options are wrong",
         "look at the frames: `netstack capture -v ip`"),
     "IP_RPFILTER": Reason(
-        "proto/_route.pyx", "the way back would leave through another device",
+        "proto/_route.pyx fib_validate_source", "the way back would leave through another device",
         "`netstack sysctl net.ipv4.conf.all.rp_filter=0`, or mend the route"),
     "UNICAST_IN_L2_MULTICAST": Reason(
-        "proto/ip.py", "unicast address in a broadcast or multicast frame",
+        "proto/_ip.pyx ip_rcv_finish_core", "unicast address in a broadcast or multicast frame",
         "`netstack sysctl net.ipv4.conf.all.drop_unicast_in_l2_multicast=0`"),
     "IP_NOPROTO": Reason(
-        "proto/ip.py ip_local_deliver", "no handler for the IP protocol",
+        "proto/ip.py ip_local_deliver_finish", "no handler for the IP protocol",
         "register a handler for it, or open a raw socket"),
     "ICMP_CSUM": Reason(
-        "proto/_icmp.pyx", "ICMP checksum is wrong",
+        "proto/_icmp.pyx icmp_rcv_check", "ICMP checksum is wrong",
         "look at the frames: `netstack capture -v icmp`"),
     "INVALID_PROTO": Reason(
-        "proto/icmp.py", "the packet's protocol does not belong here",
+        "proto/icmp.py icmp_rcv", "the packet's protocol does not belong here",
         "look at the frames: `netstack capture -v`"),
     "IP_INADDRERRORS": Reason(
-        "proto/_route.pyx", "not for us, and forwarding is off",
+        "proto/ip.py ip_error", "not for us, and forwarding is off",
         "add the address, or `netstack sysctl net.ipv4.ip_forward=1`"),
     "IP_INNOROUTES": Reason(
-        "proto/_route.pyx", "no route",
+        "proto/ip.py ip_error", "no route",
         "give the host a route or an address that covers it"),
     "IP_LOCAL_SOURCE": Reason(
-        "proto/_route.pyx", "source is one of our own addresses",
+        "proto/_route.pyx fib_validate_source", "source is one of our own addresses",
         "another machine on the wire uses this host's address, or a frame came back"),
     "IP_INVALID_SOURCE": Reason(
-        "proto/_route.pyx", "source address can't be: multicast, broadcast, zero network",
+        "proto/_route.pyx ip_route_input", "source address can't be: multicast, broadcast, zero network",
         "look at the sender: `netstack capture -n ip`"),
     "IP_LOCALNET": Reason(
-        "proto/_route.pyx", "127.0.0.0/8 from outside",
+        "proto/_route.pyx ip_route_input", "127.0.0.0/8 from outside",
         "look at the sender: `netstack capture -n net 127.0.0.0/8`"),
     "IP_INVALID_DEST": Reason(
-        "proto/_route.pyx", "destination address can't be",
+        "proto/_route.pyx ip_route_input", "destination address can't be",
         "look at the sender: `netstack capture -n ip`"),
     "PKT_TOO_BIG": Reason(
-        "proto/ip.py", "larger than allowed",
+        "proto/ip_forward.py ip_forward, proto/_ip_output.pyx ip_fragment", "larger than allowed",
         "raise the mtu of the way out, or send less at a time"),
     "SOCKET_RCVBUFF": Reason(
-        "sock/_queue.pyx", "the socket's receive buffer is full",
+        "proto/_udp.pyx udp_queue_rcv_one", "the socket's receive buffer is full",
         "read faster, or set SO_RCVBUF: `netstack ss -uamn` shows the queues"),
     "PROTO_MEM": Reason(
-        "sock/_queue.pyx", "the protocol's memory is used up",
+        "proto/_udp.pyx udp_queue_rcv_one", "the protocol's memory is used up",
         "read faster, or raise `netstack sysctl net.ipv4.udp_mem`"),
     "SOCKET_CLOSE": Reason(
-        "sock/", "the socket was closed with the packet unread",
+        "sock/_queue.pyx sock_purge", "the socket was closed with the packet unread",
         "usual at the end of a program"),
     "QUEUE_PURGE": Reason(
-        "host.py", "the queue it stood in was emptied",
+        "netif/_backlog.pyx purge, proto/_neigh_table.pyx flush", "the queue it stood in was emptied",
         "usual when a host is closed under load"),
     "CPU_BACKLOG": Reason(
-        "netif/_backlog.pyx", "the backlog of the CPU, or of the seam to Python, is full",
+        "netif/_backlog.pyx to_python", "the backlog of the CPU, or of the seam to Python, is full",
         "`netstack sysctl net.core.netdev_max_backlog=10000`, or keep Python less busy"),
     "UNHANDLED_PROTO": Reason(
-        "netif/_core.pyx", "no handler for the EtherType",
+        "netif/_core.pyx __netif_receive_skb_core", "no handler for the EtherType",
         "usual for IPv6 and LLDP; register a handler for the EtherType to get them"),
     "SKB_CSUM": Reason(
-        "proto/", "checksum can't be computed",
+        "", "checksum can't be computed",
         "look at the frames: `netstack capture -v`"),
     "HDR_TRUNC": Reason(
-        "proto/", "a header is cut short",
+        "", "a header is cut short",
         "look at the frames: `netstack capture -e -v`"),
     "NOMEM": Reason(
-        "_skb.pyx", "the packet pool is exhausted",
+        "proto/_ip_output.pyx ip_alloc_skb, proto/frag.py ip_defrag", "the packet pool is exhausted",
         "read the sockets faster: `netstack ss -uamn`; or lower their SO_RCVBUF"),
     "FRAG_REASM_TIMEOUT": Reason(
-        "proto/frag.py", "not all fragments came in time",
+        "proto/frag.py ip_expire", "not all fragments came in time",
         "fragments are lost on the way; or raise `netstack sysctl net.ipv4.ipfrag_time`"),
     "FRAG_TOO_FAR": Reason(
-        "proto/frag.py", "a fragment too far behind its neighbours",
+        "proto/frag.py ip_frag_reinit", "a fragment too far behind its neighbours",
         "raise `netstack sysctl net.ipv4.ipfrag_max_dist`"),
     "DUP_FRAG": Reason(
-        "proto/frag.py", "the same fragment twice",
+        "proto/frag.py inet_frag_queue_insert", "the same fragment twice",
         "the sender or the wire doubles frames: `netstack capture -v 'ip[6:2] & 0x3fff != 0'`"),
     "FRAG_OVERLAP": Reason(
         "proto/frag.py discard_qp", "fragments overlap, or contradict each other",
         "nothing good sends these: `netstack capture -v 'ip[6:2] & 0x3fff != 0'`"),
     "ARP_MALFORMED": Reason(
-        "proto/_arp.pyx", "ARP packet of a wrong shape",
+        "proto/_arp.pyx arp_check", "ARP packet of a wrong shape",
         "look at the frames: `netstack capture -e -x arp`"),
     "ARP_NOT_FOR_US": Reason(
-        "proto/_arp.pyx", "ARP for another's address",
+        "proto/arp.py arp_process", "ARP for another's address",
         "usual on a wire with several machines"),
     "ARP_UNSOLICITED": Reason(
-        "proto/_arp.pyx", "ARP reply that nobody asked for",
+        "proto/arp.py arp_learn", "ARP reply that nobody asked for",
         "usual when a machine announces itself"),
     "NEIGH_FAILED": Reason(
-        "proto/_neigh.pyx", "the neighbour does not answer",
+        "proto/arp.py neigh_invalidate", "the neighbour does not answer",
         "is the peer up? `netstack capture arp` shows the questions"),
     "NEIGH_QUEUEFULL": Reason(
-        "proto/_neigh.pyx", "too much waits for the neighbour",
+        "proto/_neigh.pyx neigh_resolve_output", "too much waits for the neighbour",
         "raise `netstack sysctl net.ipv4.neigh.default.unres_qlen_bytes`"),
     "NEIGH_CREATEFAIL": Reason(
-        "proto/_neigh.pyx", "the neighbour table is full",
+        "proto/_neigh.pyx neigh_resolve_output", "the neighbour table is full",
         "raise `netstack sysctl net.ipv4.neigh.default.gc_thresh3`"),
     "DEV_READY": Reason(
-        "driver/_igb_tx.pyx", "the device is closed or has no descriptor free",
+        "driver/_igb_tx.pyx igb_xmit_frame, netif/_core.pyx dev_xmit", "the device is closed or has no descriptor free",
         "send slower, or bring the host up with a larger --ring"),
     "GRO_DROP": Reason(
-        "napi/_gro.pyx", "a frame of a merged packet that is malformed",
+        "", "a frame of a merged packet that is malformed",
         "look at the frames: `netstack capture -e -v`"),
     "NIC_DROP_FILTER": Reason(
-        "device/_igb_rx.pyx", "the NIC's address filter did not match",
+        "device/_igb_rx.pyx igb_rx_multicast", "the NIC's address filter did not match",
         "usual for traffic of others; else clear the sender's neighbour cache"),
     "NIC_DROP_RUC": Reason(
-        "device/_igb_rx.pyx", "runt: shorter than an Ethernet header",
+        "device/_igb_rx.pyx igb_rx_length_error", "runt: shorter than an Ethernet header",
         "the sender writes incomplete frames to the wire"),
     "NIC_DROP_ROC": Reason(
-        "device/_igb_rx.pyx", "giant: longer than the MTU allows",
+        "device/_igb_rx.pyx igb_rx_length_error", "giant: longer than the MTU allows",
         "give both ends the same mtu: `netstack up --mtu`"),
     "NIC_DROP_RNBC": Reason(
-        "device/_igb_rx.pyx", "no receive buffer was free",
+        "", "no receive buffer was free",
         "bring the host up with a larger --ring, or lower the load"),
     "NIC_DROP_RXERR": Reason(
-        "driver/_igb_rx.pyx", "the NIC marked the frame as damaged",
+        "driver/_igb_rx.pyx igb_cleanup_headers", "the NIC marked the frame as damaged",
         "look at the errors: `netstack ethtool -S`"),
     "NIC_DROP_RESET": Reason(
-        "device/_igb_rx.pyx", "the NIC was reset with the frame in its memory",
+        "device/_igb_rx.pyx igb_rx_reset, driver/_igb_rx.pyx igb_clean_rx_ring",
+        "the NIC was reset with the frame in its memory",
         "usual when a host is closed under load"),
 }  # fmt: skip
 

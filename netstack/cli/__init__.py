@@ -66,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InternalError as error:
         print(f"netstack: {explain(error)}", file=sys.stderr)
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("netstack."):
+            raise
+        print(f"netstack: {error.name} is not built\n  try: ./dev.sh build", file=sys.stderr)
+        return EXIT_FAILED
     except (UsageError, OSError) as error:
         print(f"netstack: {explain(error)}", file=sys.stderr)
         return EXIT_USAGE

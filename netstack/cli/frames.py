@@ -21,7 +21,8 @@ def drops(args: Namespace) -> int:
     if not rows:
         print("no frame was dropped")
     for row in rows:
-        print(f"{row['count']:>12,}  {row['reason']}  ({row['place']})")
+        place = f"  ({row['place']})" if row["place"] else ""
+        print(f"{row['count']:>12,}  {row['reason']}{place}")
         print(f"{'':14}{row['text']}")
         print(f"{'':14}try: {row['hint']}")
     return 0

@@ -7,7 +7,7 @@ def test_drops_have_count_place_meaning_and_hint(host, good):
     assert good("drops") == "no frame was dropped\n"
     host.net.fates[skb_drop_reason.SKB_DROP_REASON_NO_SOCKET] = 1234
     text = good("drops")
-    assert "       1,234  NO_SOCKET  (proto/_udp.pyx" in text
+    assert "       1,234  NO_SOCKET  (proto/udp.py udp_rcv)" in text
     assert "no socket is bound to the address and port" in text
     assert "try: bind a socket" in text
     (row,) = good("drops", "--json")

@@ -104,3 +104,10 @@ def test_a_table_lines_up():
     assert table(["cpu", "0"], [["processed", 1234567], ["dropped", 0]]) == (
         "cpu                0\nprocessed  1,234,567\ndropped            0"
     )
+
+
+def test_a_tree_that_is_not_built_says_how_to_build_it(netstack, monkeypatch):
+    monkeypatch.setitem(sys.modules, "netstack.cli.ss", None)
+    status, out, err = netstack("ss")
+    assert (status, out) == (1, "")
+    assert err == "netstack: netstack.cli.ss is not built\n  try: ./dev.sh build\n"
