@@ -84,9 +84,8 @@ class RemoteTap:
         return self._stats
 
     def places(self) -> list[tuple[str, str]]:
-        """Return the interfaces, those with a wire first."""
-        names = sorted(self._names.values(), key=lambda name: name == "lo")
-        return [(name, "both directions") for name in names]
+        """Return the interfaces."""
+        return [(name, "both directions") for name in self._names.values()]
 
     def __iter__(self) -> Iterator[Record | None]:
         """Give records as they come, None before each wait, and end with the host."""

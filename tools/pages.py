@@ -147,8 +147,12 @@ def functions(path: Path) -> list[tuple[str, str, str]]:
 
 def docstring(lines: list[str], number: int) -> str:
     """Return the docstring of the definition that begins on this line, in one line."""
-    while number < len(lines) and not lines[number].rstrip().endswith(":"):
+    head = lines[number]
+    while head.count("(") > head.count(")") and number + 1 < len(lines):
         number += 1
+        head += lines[number]
+    if not head.rstrip().endswith(":"):
+        return ""  # a declaration: the body is elsewhere
     body = lines[number + 1 : number + 12]
     if not body or not body[0].strip().startswith('"""'):
         return ""
