@@ -292,6 +292,7 @@ cdef class SkBuff:
     cdef object net_object
     cdef sk_buff *take(self) except NULL
     cdef sk_buff *peek(self) except NULL
+    cdef void end(self, u32 fate) noexcept
 
 cdef list pool_state(skb_pool *pool)
 cdef SkBuff skb_wrap(sk_buff *skb, Net n)

@@ -8,7 +8,7 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, P
 from netstack._abi cimport (
     cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, spin_lock, spin_unlock, u8, u32,
 )
-from netstack._counters cimport SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET
+from netstack._counters cimport SKB_CONSUMED, SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET
 from netstack._net cimport SLOT_PROCESS, Net, fate_add, net
 
 if sizeof(sk_buff) != SKB_STRUCT:
@@ -269,7 +269,7 @@ cdef class SkBuff:
 
     def __dealloc__(self):
         if self.ptr != NULL:
-            kfree_skb_reason(self.ptr, SKB_DROP_REASON_NOT_SPECIFIED)
+            self.end(SKB_DROP_REASON_NOT_SPECIFIED)
 
     cdef sk_buff *take(self) except NULL:
         """Give the packet away: the handle is empty afterwards."""
@@ -278,6 +278,12 @@ cdef class SkBuff:
             raise ValueError("the packet has been passed on or ended already")
         self.ptr = NULL
         return skb
+
+    cdef void end(self, u32 fate) noexcept:
+        """End the packet; what a tap does with its copy says nothing about the frame."""
+        cdef sk_buff *skb = self.ptr
+        self.ptr = NULL
+        skb_end(skb, SKB_NOT_DROPPED_YET if skb.for_taps else fate)
 
     cdef sk_buff *peek(self) except NULL:
         if self.ptr == NULL:
@@ -288,11 +294,13 @@ cdef class SkBuff:
         """Drop the packet for ``reason``, a member of ``skb_drop_reason``."""
         if not SKB_DELIVERED < reason < SKB_FATE_NR:
             raise ValueError(f"reason={reason} is no drop reason")
-        kfree_skb_reason(self.take(), reason)
+        self.peek()
+        self.end(reason)
 
     def consume(self):
         """End a packet that has been used up."""
-        consume_skb(self.take())
+        self.peek()
+        self.end(SKB_CONSUMED)
 
     def forget(self):
         """End a copy that says nothing about the frame: a tap has seen it."""

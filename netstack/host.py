@@ -8,6 +8,7 @@ same frames then give the same result, to the byte.
 from __future__ import annotations
 
 import atexit
+import functools
 import socket as stdlib
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from netstack.netdev import NetDevice
 from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
 from netstack.netif._tap import PacketTap
 from netstack.netif.core import ETH_P_ARP, ETH_P_IP, Handler, PacketTypes
+from netstack.nf.hooks import Hook, nf_register_net_hook, nf_unregister_net_hook
 from netstack.proto import net_protocol
 from netstack.proto.af_inet import Inet
 from netstack.proto.arp import arp_rcv
@@ -177,6 +179,15 @@ class Host:
         """
         self.inet.add_protocol(number, net_protocol(handler))
         self.net.want_protocol(number, True)
+
+    def hook(self, hook: int, fn: Hook, priority: int = 0) -> Callable[[], None]:
+        """Ask ``fn(host, skb)`` about packets at NF_INET_*: NF_ACCEPT, NF_DROP, NF_STOLEN.
+
+        Low priorities are asked first. Gives the function that takes the hook out again.
+        [nf_register_net_hook()]
+        """
+        nf_register_net_hook(self, hook, fn, priority)
+        return functools.partial(nf_unregister_net_hook, self, hook, fn)
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call back on the host's kworker once its clock has moved on by ``seconds``."""

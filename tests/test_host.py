@@ -12,6 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 
 import netstack
 from netstack.device._memory import MemoryWire
+from netstack.nf.hooks import NF_DROP, NF_INET_PRE_ROUTING
 from netstack.stats import ledger
 from tests.frames import OUR_IP, OUR_MAC, PEER_IP, PEER_MAC, ping, udp, who_has
 from tests.memory_host import balance, memory_host
@@ -144,6 +145,25 @@ def test_what_is_sent_to_ourselves_comes_back_through_lo(it):
         assert a.recv(100, socket.MSG_DONTWAIT) == b"self"
     assert it.sent() == []
     assert ledger(it.host).frames == 0, "lo is no wire"
+
+
+def test_a_hook_can_drop_and_be_taken_out(it):
+    it.meet()
+    take_out = it.host.hook(NF_INET_PRE_ROUTING, lambda host, skb: NF_DROP)
+    assert it.put(ping(b"x")) == []
+    take_out()
+    assert len(it.put(ping(b"x"))) == 1
+    assert it.drops() == {"NETFILTER_DROP": 1}
+
+
+def test_a_tap_handler_sees_a_copy_and_changes_nothing(it):
+    seen: list[bytes] = []
+    it.host.register_ethertype(3, lambda host, skb: seen.append(skb.frame))
+    frame = ping(b"x" * 50)
+    it.meet()
+    assert len(it.put(frame)) == 1
+    assert seen[-1] == frame
+    assert ledger(it.host).consumed == 3
 
 
 # ---- the ledger in bad times

@@ -1,0 +1,68 @@
+"""The examples run, and print what they say."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.netns import fresh_netns
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+HERE = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=60, env=HERE
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "ledger                       balanced" in done.stdout
+    return done.stdout
+
+
+def test_every_example_is_run_here():
+    named = {"two_hosts.py", "scapy_on_a_wire.py", "own_protocols.py", "asyncio_echo.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == named
+
+
+def test_two_hosts():
+    assert "(b'HELLO', ('10.9.0.2', 5000))" in run("two_hosts.py")
+
+
+def test_scapy_on_a_wire():
+    out = run("scapy_on_a_wire.py")
+    assert "is at" in out
+    assert "echo-reply" in out
+    assert "port-unreachable" in out
+
+
+def test_own_protocols():
+    out = run("own_protocols.py")
+    assert "[('0x88e1', b'power'), ('ospf', b'\\x02\\x01\\x00,')]" in out
+    assert "NETFILTER_DROP" in out
+
+
+@pytest.mark.tap
+def test_asyncio_echo():
+    with fresh_netns():
+        server = subprocess.Popen(
+            [sys.executable, EXAMPLES / "asyncio_echo.py", "3"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=HERE,
+        )
+        assert "port 7777" in server.stdout.readline()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.sendto(b"hello asyncio", ("10.0.0.2", 7777))
+            assert client.recv(100) == b"hello asyncio"
+        out, _ = server.communicate(timeout=30)
+        assert server.returncode == 0
+        assert "balanced" in out
