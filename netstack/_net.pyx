@@ -29,7 +29,7 @@ cdef class ManualClock:
         """Move the clock forward by ``seconds`` (a float or an int)."""
         if seconds < 0:
             raise ValueError(f"a clock can't go back: advance({seconds}); give a time of 0 or more")
-        store_relaxed64(&self.now, self.now + <u64>int(seconds * 1_000_000_000))
+        store_relaxed64(&self.now, self.now + <u64>round(seconds * 1_000_000_000))
 
     @property
     def address(self):

@@ -34,7 +34,7 @@ from netstack.device._igb_regs cimport (
     IGB_MAX_VECTORS, IGB_MTA_WORDS, IGB_RETA_WORDS, IGB_RSSRK_WORDS,
     IGB_VFTA_WORDS, e1000_adv_rx_desc, e1000_adv_tx_desc,
 )
-from netstack.device._igb_rx cimport igb_rx_reset, igb_rx_tail
+from netstack.device._igb_rx cimport igb_rx_tail
 from netstack.device._igb_tx cimport igb_tx_tail
 
 cdef enum:
@@ -74,7 +74,7 @@ cdef void igb_apply_ivar(igb_nic *nic) noexcept nogil:
 cdef void igb_reset(igb_nic *nic) noexcept nogil:
     """CTRL.RST: every register to its initial value, the address from the EEPROM. 4.3."""
     cdef u32 q
-    igb_rx_reset(nic)
+    nic.fifo_len = 0
     for q in range(IGB_MAX_QUEUES):
         memset(&nic.rx[q], 0, sizeof(igb_rx_unit))
         nic.tx[q].enabled = nic.tx[q].head = nic.tx[q].tail = nic.tx[q].count = 0

@@ -6,6 +6,8 @@ and ``eicr`` is the one field that both write. Statistics have one writer each a
 "cleared by reading" is the reader's own ``stat_base``.
 """
 
+from libc.string cimport memcpy
+
 from netstack._abi cimport fetch_or32, u8, u16, u32, u64
 from netstack._net cimport net
 from netstack.device._device cimport hw_device
@@ -139,6 +141,15 @@ cdef struct igb_nic:
 cdef igb_nic *igb_nic_create(net *n, u32 slot, wire *w, const u8 *mac) noexcept
 cdef void igb_nic_destroy(igb_nic *nic) noexcept
 cdef void igb_set_missed(igb_nic *nic, u64 total) noexcept nogil
+
+
+cdef inline u64 ether_addr_to_u64(const u8 *addr) noexcept nogil:
+    """An Ethernet address as a number to compare; two loads, as eight bytes may not be there."""
+    cdef u32 low
+    cdef u16 high
+    memcpy(&low, addr, 4)
+    memcpy(&high, addr + 4, 2)
+    return <u64>high << 32 | low
 
 
 cdef inline void igb_rx_gate(igb_nic *nic) noexcept nogil:

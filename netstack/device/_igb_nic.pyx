@@ -70,7 +70,7 @@ cdef u64 igb_deadline(hw_device *hw) noexcept nogil:
     cdef u32 vector
     for vector in range(IGB_MAX_VECTORS):
         if pending >> vector & 1 and (first == 0 or nic.next_fire[vector] < first):
-            first = nic.next_fire[vector] | 1
+            first = max(nic.next_fire[vector], 1)
     return first
 
 

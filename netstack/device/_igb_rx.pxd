@@ -4,7 +4,6 @@ from netstack._abi cimport u32
 from netstack.device._igb_nic cimport igb_nic, igb_rx_unit
 
 cdef u32 igb_rx_step(igb_nic *nic, u32 budget) noexcept nogil
-cdef void igb_rx_reset(igb_nic *nic) noexcept nogil
 
 
 cdef inline bint igb_rx_can_go(igb_nic *nic) noexcept nogil:

@@ -18,13 +18,13 @@ from netstack._abi cimport (
 )
 from netstack._checksum cimport csum_partial, csum_tcpudp_magic, ip_fast_csum
 from netstack._counters cimport (
-    NIC_DROP_FILTER, NIC_DROP_RESET, NIC_DROP_ROC, NIC_DROP_RUC,
+    NIC_DROP_FILTER, NIC_DROP_ROC, NIC_DROP_RUC,
 )
 from netstack._net cimport ETH_HLEN, fate_add
 from netstack._skb cimport new_frame_id
 from netstack.device._igb_nic cimport (
     IGB_STAT_BPRC, IGB_STAT_GORC, IGB_STAT_GPRC, IGB_STAT_MPRC, IGB_STAT_RNBC, IGB_STAT_ROC,
-    IGB_STAT_RUC, IGB_STAT_TPR, igb_cause, igb_nic, igb_set_link,
+    IGB_STAT_RUC, IGB_STAT_TPR, ether_addr_to_u64, igb_cause, igb_nic, igb_set_link,
 )
 from netstack.device._igb_regs cimport (
     E1000_MRQC_RSS_FIELD_IPV4, E1000_MRQC_RSS_FIELD_IPV4_TCP, E1000_MRQC_RSS_FIELD_IPV4_UDP,
@@ -172,13 +172,11 @@ cdef inline bint igb_rx_admit(igb_nic *nic, u8 *frame, u32 *size,
 
     False when it was filtered or has a wrong length; its end is in the ledger then.
     """
-    cdef u64 dst = 0
     cdef u32 protocol
     if unlikely(size[0] < ETH_HLEN or size[0] > nic.longest):
         igb_rx_length_error(nic, size[0])
         return False
-    memcpy(&dst, frame, 6)
-    if dst != nic.mac and not igb_rx_multicast(nic, frame):
+    if ether_addr_to_u64(frame) != nic.mac and not igb_rx_multicast(nic, frame):
         return False
     wb.pkt_info = 0
     wb.hdr_info = 0
@@ -220,7 +218,6 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
     """Every frame fits one buffer: read it right there."""
     cdef igb_rx_unit *q = &nic.rx[0]
     cdef e1000_adv_rx_desc *desc
-    cdef e1000_adv_rx_wb wb
     cdef u8 *buffer
     cdef u32 moved = 0
     cdef u32 head = q.head
@@ -235,12 +232,13 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
         if size == 0:
             break
         moved += 1
-        if unlikely(not igb_rx_admit(nic, buffer, &size, &wb)):
+        if unlikely(not igb_rx_admit(nic, buffer, &size, &desc.wb)):
+            desc.read.pkt_addr = <u64>buffer       # still free
+            desc.read.hdr_addr = 0
             continue
         good[0] += 1
         octets[0] += size
-        wb.length = <u16>size
-        desc.wb = wb
+        desc.wb.length = <u16>size
         head += 1
         if head == q.count:
             head = 0
@@ -249,7 +247,11 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
 
 
 cdef bint igb_rx_spread(igb_nic *nic, igb_rx_unit *q) noexcept nogil:
-    """Copy the frame in the fifo into as many descriptors as it needs. False when they ran out."""
+    """Copy the frame in the fifo into as many descriptors as it needs. False when they ran out.
+
+    A frame is read only when a descriptor is free, so one that waits here has begun in the ring: whoever ends what the
+    ring holds ends this frame too.
+    """
     cdef e1000_adv_rx_desc *desc
     cdef u32 part
     while nic.fifo_done < nic.fifo_len:
@@ -299,7 +301,8 @@ cdef u32 igb_rx_long(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcept 
 
 
 cdef u32 igb_rx_step(igb_nic *nic, u32 budget) noexcept nogil:
-    """Move up to ``budget`` frames, and latch the queue's cause if any was good. Gives how many."""
+    """Move up to ``budget`` frames, and latch the queue's cause if a descriptor was finished. Gives how many."""
+    cdef u32 head = nic.rx[0].head
     cdef u32 good = 0
     cdef u32 moved
     cdef u64 octets = 0
@@ -314,12 +317,6 @@ cdef u32 igb_rx_step(igb_nic *nic, u32 budget) noexcept nogil:
     if good:
         add_owned64(&nic.stat[IGB_STAT_GPRC], good)
         add_owned64(&nic.stat[IGB_STAT_GORC], octets)
+    if nic.rx[0].head != head:
         igb_cause(nic, nic.rx[0].eicr)
     return moved
-
-
-cdef void igb_rx_reset(igb_nic *nic) noexcept nogil:
-    """Forget the frame in the fifo: its end is NIC_DROP_RESET, unless the driver has a part of it."""
-    if nic.fifo_len and nic.fifo_done == 0:
-        fate_add(nic.n, nic.slot, NIC_DROP_RESET, 1)
-    nic.fifo_len = 0

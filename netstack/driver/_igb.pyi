@@ -1,15 +1,19 @@
 from collections.abc import Iterable
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from netstack._net import Net
+
+class HasAddress(Protocol):
+    @property
+    def address(self) -> int: ...
 
 @final
 class Igb:
     def __new__(
         cls,
         net: Net,
-        cpu: int,
-        wire: int,
+        cpu: HasAddress | int,
+        wire: HasAddress | int,
         name: str,
         mac: bytes,
         mtu: int = 1500,
@@ -47,6 +51,7 @@ class Igb:
     def set_missed(self, total: int) -> None: ...
     def ring(self) -> dict[str, int]: ...
     def coalesce(self) -> dict[str, int]: ...
+    def vector_itr(self) -> int: ...
     def drvinfo(self) -> dict[str, str]: ...
     def rss(self) -> dict[str, Any]: ...
     def registers(self) -> dict[str, int]: ...

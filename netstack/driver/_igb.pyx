@@ -18,7 +18,7 @@ from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, 
 from netstack.device._igb_csr cimport rd32
 from netstack.device._igb_nic cimport igb_set_missed
 from netstack.device._igb_regs cimport (
-    E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP,
+    E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP,
 )
 from netstack.device._wire cimport wire as wire_t
 from netstack.driver._igb_hw cimport igb_set_rx_mode, igb_setup_mrqc
@@ -39,21 +39,25 @@ cdef enum:
 cdef class Igb:
     """An igb on a wire, with its driver, on one CPU of a host.
 
-    ``cpu`` and ``wire`` are addresses (``Cpu.address``, ``MemoryWire.address``). What they belong to must outlive
-    the device. Names and values of what it tells are ethtool's.
+    ``cpu`` and ``wire`` are a ``Cpu`` and a wire, which the device then keeps alive, or their addresses. Names and
+    values of what it tells are ethtool's.
     """
     cdef igb_adapter *adapter
     cdef Net net
+    cdef object cpu                # kept, not used
+    cdef object wire
     cdef readonly bint running
     cdef dict totals               # statistics registers, added up: reading clears them
     cdef public int _fail_open_at  # for tests: the step of opening that fails
 
-    def __cinit__(self, Net net not None, uintptr_t cpu, uintptr_t wire, str name, bytes mac, int mtu=1500,
+    def __cinit__(self, Net net not None, cpu not None, wire not None, str name, bytes mac, int mtu=1500,
                   int ring=256, u32 ifindex=1):
         """Probe. The device is closed yet."""
         self._fail_open_at = -1
-        if cpu == 0 or wire == 0:
-            raise ValueError("cpu and wire are addresses: give Cpu.address and the wire's address")
+        cdef uintptr_t cpu_address = getattr(cpu, "address", cpu)
+        cdef uintptr_t wire_address = getattr(wire, "address", wire)
+        if cpu_address == 0 or wire_address == 0:
+            raise ValueError("cpu and wire are objects with an address, or addresses, but not 0")
         if not 1 <= len(name.encode()) <= 15:
             raise ValueError(f"name={name!r}: a device's name has 1 to 15 bytes")
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
@@ -62,9 +66,9 @@ cdef class Igb:
             raise ValueError(f"ifindex={ifindex}: give one from 1 to {MAX_DEVICES} that no device has")
         igb_ethtool.check_ring("ring", ring)
         igb_ethtool.check_mtu(mtu)
-        self.net = net
+        self.net, self.cpu, self.wire = net, cpu, wire
         self.totals = dict.fromkeys([*igb_ethtool.REGISTERS, *igb_ethtool.OTHER_TOTALS], 0)
-        self.adapter = igb_probe(net, <softnet_data *>cpu, <wire_t *>wire, name.encode(), mac)
+        self.adapter = igb_probe(net, <softnet_data *>cpu_address, <wire_t *>wire_address, name.encode(), mac)
         self.adapter.q_vector.rx.count = self.adapter.q_vector.tx.count = ring
         self.adapter.dev.mtu = mtu
         self.adapter.max_frame_size = mtu + ETH_OVERHEAD
@@ -244,6 +248,10 @@ cdef class Igb:
         cdef u32 setting = self.adapter.rx_itr_setting
         return {"rx-usecs": setting if setting <= 3 else setting >> 2, "tx-usecs": 0}
 
+    def vector_itr(self):
+        """The ring's throttle as the NIC has it (EITR), in quarters of a microsecond."""
+        return rd32(self.adapter.nic, E1000_EITR + 4 * self.adapter.q_vector.vector)
+
     def drvinfo(self):
         """``ethtool -i``."""
         return igb_ethtool.drvinfo()
@@ -305,7 +313,7 @@ cdef class Igb:
         })
 
     def queued(self):
-        """Frames that stand in the NIC's memory and in the ring, finished but not cleaned."""
+        """Frames that stand in the receive ring, finished or begun but not cleaned."""
         return queued_frames(self.adapter)
 
 
@@ -320,6 +328,4 @@ cdef u32 queued_frames(igb_adapter *adapter):
         count += not inside
         inside = not ring.desc[i].wb.status_error & E1000_RXD_STAT_EOP
         i = i + 1 if i + 1 < ring.count else 0
-    if adapter.nic.fifo_len and adapter.nic.fifo_done == 0:
-        count += 1
     return count

@@ -22,14 +22,14 @@ from netstack._net cimport (
     NETIF_F_RXHASH, Net,
 )
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
-from netstack.device._igb_nic cimport igb_nic_create, igb_nic_destroy
+from netstack.device._igb_nic cimport ether_addr_to_u64, igb_nic_create, igb_nic_destroy
 from netstack.device._igb_regs cimport (
     E1000_EIMS, E1000_ICR, E1000_ICR_LSC, E1000_STATUS, E1000_STATUS_LU, e1000_adv_rx_desc, e1000_adv_tx_desc,
 )
 from netstack.device._wire cimport wire
 from netstack.driver._igb cimport (
     IGB_REFILL_NS, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector, igb_rx_buffer, igb_rx_ring,
-    igb_rx_unused, igb_tx_buffer, igb_tx_ring, low_latency,
+    igb_rx_unused, igb_tx_buffer, igb_tx_ring, lowest_latency,
 )
 from netstack.driver._igb_hw cimport (
     igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable,
@@ -296,12 +296,12 @@ cdef int igb_alloc_q_vector(igb_adapter *adapter, bytes name) except -1:
     q.adapter = adapter
     q.vector = IGB_VECTOR_RING
     q.itr_val = IGB_START_ITR
-    q.rx.itr = q.tx.itr = low_latency
+    q.rx.itr = q.tx.itr = lowest_latency
     q.rx.hw = &adapter.nic.rx[0]
     q.rx.dev = &adapter.dev
     q.rx.pool = adapter.sd.pool
     q.rx.slot = adapter.sd.slot
-    memcpy(&q.rx.mac, adapter.dev.dev_addr, 6)
+    q.rx.mac = ether_addr_to_u64(adapter.dev.dev_addr)
     q.tx.hw = &adapter.nic.tx[0]
     q.tx.nic = adapter.nic
     napi_init(&q.napi, adapter.n, &adapter.dev, adapter.sd, igb_poll, NAPI_POLL_WEIGHT)

@@ -14,7 +14,7 @@ the buffer goes back to the ring as it is, so that a queue of small packets hold
 from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    add_owned64, get_be16, likely, prefetch, u8, u16, u32, u64, unlikely,
+    add_owned64, get_be16, likely, prefetch, prefetchw, u8, u16, u32, u64, unlikely,
 )
 from netstack._counters cimport NIC_DROP_RESET, NIC_DROP_RXERR
 from netstack._net cimport (
@@ -25,6 +25,7 @@ from netstack._skb cimport (
     PACKET_OTHERHOST, SKB_LARGE, SKB_STRUCT, kfree_skb_reason, sk_buff, skb_alloc_raw,
     skb_class_for, skb_free_raw, skb_init, skb_pull,
 )
+from netstack.device._igb_nic cimport ether_addr_to_u64
 from netstack.device._igb_regs cimport (
     E1000_RXD_STAT_EOP, E1000_RXD_STAT_IXSM, E1000_RXD_STAT_TCPCS, E1000_RXD_STAT_UDPCS,
     E1000_RXD_STAT_VP, E1000_RXDADV_RSSTYPE_IPV4, E1000_RXDADV_RSSTYPE_MASK,
@@ -106,6 +107,7 @@ cdef inline sk_buff *igb_construct_skb(igb_rx_ring *ring, u32 i, u32 size) noexc
     skb = skb_alloc_raw(ring.pool, cls)
     if unlikely(skb == NULL):
         return igb_build_skb(ring, i, size)
+    prefetchw(ring.pool.slab[cls].free)     # the next packet's
     skb_init(skb)
     skb.slot = <u8>ring.slot
     skb.len = size
@@ -149,14 +151,13 @@ cdef sk_buff *igb_add_rx_frag(igb_rx_ring *ring, u32 i, u32 size, bint eop) noex
 cdef inline void eth_type_trans(igb_rx_ring *ring, sk_buff *skb) noexcept nogil:
     """Say whom the frame is for and what it carries, and step past its header. [eth_type_trans()]"""
     cdef const u8 *frame = skb.data
-    cdef u64 dst = 0
+    cdef u64 dst = ether_addr_to_u64(frame)
     cdef u32 protocol
-    memcpy(&dst, frame, 6)
     if likely(dst == ring.mac):
         skb.pkt_type = PACKET_HOST
     elif not frame[0] & 1:
         skb.pkt_type = PACKET_OTHERHOST
-    elif (dst & 0xFFFFFFFFu) == 0xFFFFFFFFu and dst >> 32 == 0xFFFF:
+    elif <u32>dst == 0xFFFFFFFFu and dst >> 32 == 0xFFFF:
         skb.pkt_type = PACKET_BROADCAST
     else:
         skb.pkt_type = PACKET_MULTICAST

@@ -1,10 +1,11 @@
 from typing import Any, final
 
 from netstack._net import Net
+from netstack.irq._cpu import Cpu
 
 @final
 class Sink:
-    def __new__(cls, n: Net) -> Sink: ...
+    def __new__(cls, n: Net, cpu: Cpu, keeping: bool = True) -> Sink: ...
     def take(self) -> list[tuple[bytes, dict[str, Any]]]: ...
 
 @final

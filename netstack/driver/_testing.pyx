@@ -38,20 +38,36 @@ cdef void keep(net *n, void *head, void *sd) noexcept nogil:
     all.last = skb
 
 
+cdef void swallow(net *n, void *head, void *sd) noexcept nogil:
+    """End a list of packets."""
+    cdef sk_buff *skb = <sk_buff *>head
+    cdef sk_buff *following
+    while skb != NULL:
+        following = skb.next
+        skb.next = NULL
+        skb_end(skb, SKB_DELIVERED)
+        skb = following
+
+
 @cython.final
+@cython.no_gc_clear
 cdef class Sink:
-    """Stands where ``netif`` would: keeps every packet until it is taken. Used for tests only."""
+    """Stands where ``netif`` would: keeps every packet until it is taken, or ends it. Used for tests only."""
     cdef Net net
+    cdef object cpu                # whose pool the packets are of
+    cdef void *ptypes              # the table that the core has there
     cdef kept packets
 
-    def __cinit__(self, Net n):
-        self.net = n
+    def __cinit__(self, Net n, cpu, bint keeping=True):
+        self.net, self.cpu = n, cpu
+        self.ptypes = n.ptr.ptypes
         n.ptr.ptypes = &self.packets
-        n.ptr.netif_receive_skb_list = keep
+        n.ptr.netif_receive_skb_list = keep if keeping else swallow
 
     def __dealloc__(self):
+        self.net.ptr.netif_receive_skb_list = swallow
+        self.net.ptr.ptypes = self.ptypes
         self.take()
-        self.net.ptr.ptypes = NULL
 
     def take(self):
         """End the packets as delivered; give (frame, fields) of each, in order."""
