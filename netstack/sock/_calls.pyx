@@ -17,7 +17,7 @@ from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u
 from netstack._net cimport Net
 from netstack.sock._address cimport format_ipv4, parse_sockaddr
 from netstack.sock._sock cimport (
-    SOCKF_BINDADDR, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sock, sock_queued,
+    SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sock, sock_queued,
 )
 from netstack.sock._table cimport addr_is_ours, table_add, udp_table
 from netstack.sock._wake cimport sock_wake
@@ -66,8 +66,6 @@ cdef int inet_bind(sock *sk, object address) except -1:
     rc = sk.prot.get_port(sk, addr, port)
     if rc < 0:
         fail(-rc)
-    if addr:
-        fetch_or32(&sk.flags, SOCKF_BINDADDR)
     if addr >> 28 != 0xE and addr != <u32>0xFFFFFFFF:
         sk.saddr = addr
     return 0

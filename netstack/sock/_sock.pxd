@@ -12,14 +12,11 @@ from netstack.napi._napi cimport softnet_data
 
 
 cdef enum:
-    SOCK_STREAM = 1                # <bits/socket_type.h>
-    SOCK_DGRAM = 2
-    SOCK_RAW = 3
+    SOCK_DGRAM = 2                 # <bits/socket_type.h>
     SOCK_MIN_RCVBUF = 2304         # 2048 + sizeof(sk_buff)
     SOCK_MIN_SNDBUF = 4608
     SOCK_BATCH = 32                # packets an application reads before they are given back
-    UDP_MAX_PAYLOAD = 65507
-    MAX_IOV = 1024                 # IOV_MAX
+    CACHE_LINE = 64
 
 cdef enum sock_flags:
     SOCKF_REUSEADDR = 1
@@ -27,7 +24,6 @@ cdef enum sock_flags:
     SOCKF_BROADCAST = 4
     SOCKF_CONNECTED = 8            # TCP_ESTABLISHED, which for UDP means: has a peer
     SOCKF_BOUND = 0x10             # in a table
-    SOCKF_BINDADDR = 0x20          # the user chose the address (SOCK_BINDADDR_LOCK)
     SOCKF_RXQ_OVFL = 0x40
     SOCKF_PKTINFO = 0x80           # IP_PKTINFO: tell where each packet came in
     SOCKF_RECVTTL = 0x100
@@ -113,7 +109,7 @@ cdef struct proto:
     # Verify what was left for the reader. False: the packet is bad; it has been counted.
     bint (*complete)(sock *sk, sk_buff *skb) noexcept nogil
 
-cdef struct sock:
+cdef struct sock:                  # the first three parts are a cache line each, checked at import
     # The lookup.
     sock *next                     # same port
     u32 rcv_saddr                  # bound address, 0 for any

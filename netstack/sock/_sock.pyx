@@ -20,12 +20,18 @@ from netstack.sock._wake cimport sock_wake
 cdef extern from "<stdlib.h>":
     int posix_memalign(void **p, size_t alignment, size_t size) noexcept nogil
 
+cdef sock probe
+if not (<char *>&probe.lock - <char *>&probe == CACHE_LINE
+        and <char *>&probe.reader_lock - <char *>&probe == 2 * CACHE_LINE
+        and <char *>&probe.sleeping - <char *>&probe == 3 * CACHE_LINE):
+    raise ImportError("struct sock: lookup, producer and consumer don't have cache lines of their own")
+
 
 cdef sock *sk_alloc(net *n, proto *prot) noexcept:
     """Make a socket; NULL when there is no memory. [sk_alloc(), sock_init_data()]"""
     cdef void *memory = NULL
     cdef sock *sk
-    if posix_memalign(&memory, 64, sizeof(sock)) != 0:
+    if posix_memalign(&memory, CACHE_LINE, sizeof(sock)) != 0:
         return NULL
     sk = <sock *>memory
     memset(sk, 0, sizeof(sock))
