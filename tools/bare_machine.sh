@@ -147,10 +147,12 @@ inside() {
         chown -R someone: /srv/netstack
         run_as=(setpriv --reuid=someone --regid=someone --init-groups env HOME=/home/someone USER=someone)
     fi
-    up first
-    timed "${run_as[@]}" ./dev.sh test
-    up second
-    timed "${run_as[@]}" ./dev.sh build
+    local status=0
+    up first || status=1
+    timed "${run_as[@]}" ./dev.sh test || status=1
+    up second || status=1
+    timed "${run_as[@]}" ./dev.sh build || status=1
+    return "$status"
 }
 
 case ${1:-} in
