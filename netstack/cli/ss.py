@@ -14,8 +14,12 @@ SENT_AT_ONCE = 0  # Send-Q: a datagram is on the transmit ring when sendto() ret
 
 def _arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("-u", "--udp", action="store_true", help="UDP sockets")
-    add("-w", "--raw", action="store_true", help="raw sockets")
+    add(
+        "-u",
+        "--udp",
+        action="store_true",
+        help="UDP sockets: all there are; without the column Netid",
+    )
     add("-a", "--all", action="store_true", help="unconnected ones as well")
     add("-l", "--listening", action="store_true", help="unconnected ones only")
     add("-n", "--numeric", action="store_true", help="ports as numbers")
@@ -29,14 +33,13 @@ def _arguments(parser: Parser) -> None:
 
 def ss(args: Namespace) -> int:
     """Print the sockets that the flags select."""
-    wanted = {kind for kind in ("udp", "raw") if getattr(args, kind)} or {"udp", "raw"}
-    rows = [row for row in ask(args, "sockets") if row["proto"] in wanted]
+    rows: list[dict[str, Any]] = ask(args, "sockets")
     if not args.all:
         rows = [row for row in rows if bool(row["peer"]) != args.listening]
     if args.json:
         print_json([_as_json(row) for row in rows])
     else:
-        print_sockets(rows, args, several=len(wanted) > 1)
+        print_sockets(rows, args)
     return 0
 
 
@@ -67,7 +70,7 @@ def _state(row: dict[str, Any]) -> str:
     return "ESTAB" if row["peer"] else "UNCONN"
 
 
-def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace, *, several: bool) -> None:
+def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace) -> None:
     """Line the columns up; addresses end, and ports begin, at the colon."""
     head = [["Netid", "State", "Recv-Q", "Send-Q", "Local Address", "Port", "Peer Address",
              "Port", "Process"]]  # fmt: skip
@@ -96,22 +99,15 @@ def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace, *, several: b
 
 
 def _port(port: int, proto: str, numeric: bool) -> str:
-    """Name a port, or for a raw socket its IP protocol."""
+    """Name a port, or give its number."""
     if port == 0:
         return "*"
-    if proto == "raw":
-        return str(port) if numeric else _protocol(port)
     if numeric:
         return str(port)
     try:
         return socket.getservbyport(port, proto)
     except OSError:
         return str(port)
-
-
-def _protocol(number: int) -> str:
-    known = {1: "icmp", 2: "igmp", 17: "udp", 255: "raw"}
-    return known.get(number, str(number))
 
 
 def _process(row: dict[str, Any], args: Namespace) -> list[str]:
