@@ -164,7 +164,7 @@ REASONS: dict[str, Reason] = {
         "driver/_igb_rx.pyx igb_cleanup_headers", "the NIC marked the frame as damaged",
         "look at the errors: `netstack ethtool -S`"),
     "NIC_DROP_RESET": Reason(
-        "device/_igb_rx.pyx igb_rx_reset, driver/_igb_rx.pyx igb_clean_rx_ring",
+        "driver/_igb_rx.pyx igb_clean_rx_ring",
         "the NIC was reset with the frame in its memory",
         "usual when a host is closed under load"),
 }  # fmt: skip

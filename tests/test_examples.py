@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -29,7 +30,45 @@ def run(name: str) -> str:
 
 def test_every_example_is_run_here():
     named = {"two_hosts.py", "scapy_on_a_wire.py", "own_protocols.py", "asyncio_echo.py"}
+    named |= {"memory_wire.py", "full_socket.py", "echo.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == named
+
+
+def test_memory_wire():
+    assert "NIC_DROP_FILTER" in run("memory_wire.py")
+
+
+@pytest.mark.tap
+def test_full_socket_prints_what_the_readme_shows():
+    with fresh_netns():
+        out = run("full_socket.py")
+    assert "SOCKET_RCVBUFF                   44" in out
+    shown = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
+    assert {line.strip() for line in out.splitlines()} <= set(shown)
+
+
+@pytest.mark.tap
+def test_echo_is_an_app():
+    command = [sys.executable, "-m", "netstack", "up", "t-echo", "--app", "examples.echo:serve"]
+    with fresh_netns():
+        host = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=HERE)
+        try:
+            assert host.stdout is not None
+            assert "t-echo is up" in host.stdout.readline()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.settimeout(10)
+                peer.connect(("10.0.0.2", 5007))
+                answer = b""
+                while not answer:
+                    with contextlib.suppress(ConnectionRefusedError):  # it has not bound yet
+                        peer.send(b"hello")
+                        answer = peer.recv(100)
+                assert answer == b"hello"
+        finally:
+            host.terminate()
+            out, _ = host.communicate(timeout=30)
+    assert host.returncode == 0
+    assert out.endswith("balanced\n")
 
 
 def test_two_hosts():

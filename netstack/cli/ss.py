@@ -18,7 +18,7 @@ def _arguments(parser: Parser) -> None:
         "-u",
         "--udp",
         action="store_true",
-        help="UDP sockets: all there are; without the column Netid",
+        help="UDP sockets, which all are; no column Netid",
     )
     add("-a", "--all", action="store_true", help="unconnected ones as well")
     add("-l", "--listening", action="store_true", help="unconnected ones only")
@@ -90,10 +90,9 @@ def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace) -> None:
             text.rjust(width) if n in (4, 6) else text.ljust(width)
             for n, (text, width) in enumerate(zip(line, widths, strict=True))
         )
-        netid = f"{netid} " if several else ""
-        text = (
-            f"{netid}{state} {recv} {send} {local_}:{lport} {peer_}:{pport} {process}".rstrip()
-        )
+        netid = "" if args.udp else f"{netid} "
+        text = f"{netid}{state} {recv} {send} {local_}:{lport} {peer_}:{pport} {process}"
+        text = text.rstrip()
         separator = " " if args.oneline else "\n\t "
         print(f"{text}{separator}{more}" if more else text)
 
