@@ -3,10 +3,11 @@
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, TCP
 
 from netstack._counters import mib
 from netstack.proto.route import RTN, Route
+from tests.memory_host import memory_host
 from tests.proto.stack import ETH0, PEER, Stack, eth, ip
 
 NEXT, NEXT_MAC = "10.0.0.50", "02:00:00:00:00:50"
@@ -77,3 +78,30 @@ def test_a_black_hole_is_silent(router: Stack) -> None:
 def test_a_packet_in_a_broadcast_frame_does_not_go_on(router: Stack) -> None:
     assert router.give(eth(dst="ff:ff:ff:ff:ff:ff") / ip(dst=FAR) / ICMP()) == []
     assert router.fates() == {"IP_INVALID_DEST": 1}
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "python"])
+def test_what_gro_merged_goes_on_frame_by_frame(fast: bool) -> None:
+    segments = [
+        bytes(
+            eth()
+            / ip(dst=FAR, id=i, ttl=9, flags="DF")
+            / TCP(flags="A", seq=1 + 1000 * i)
+            / bytes(1000)
+        )
+        for i in range(4)
+    ]
+    with memory_host(fast_path=fast) as it:
+        it.meet()
+        it.host.config["net.ipv4.ip_forward"] = 1
+        gateway = IPv4Address(PEER)
+        network = IPv4Network("20.0.0.0/8")
+        it.host.inet.routes.add_route(Route(network, RTN.UNICAST, it.device.ifindex, gateway))
+        frames = [IP(frame[14:]) for frame in it.put(*segments)]
+        assert [(frame.id, frame.ttl, frame.len) for frame in frames] == [
+            (i, 8, 1040) for i in range(4)
+        ]
+        assert [bytes(frame[TCP]) for frame in frames] == [segment[34:] for segment in segments]
+        counters = it.host.net
+        assert counters.mib(mib.IpInReceives) < 4, "GRO merged nothing"
+        assert counters.mib(mib.IpForwDatagrams) == 4
