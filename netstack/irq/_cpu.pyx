@@ -38,7 +38,7 @@ from netstack.irq._thread cimport (
     TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake, gettid,
     pthread_join, pthread_t, sched_yield, thread_setup, thread_start, timer_arm, timerfd_create,
 )
-from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data
+from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, napi_schedule, softnet_data
 
 
 # ---- the role
@@ -102,14 +102,22 @@ cdef void cpu_run(softnet_data *sd) noexcept nogil:
     sd.in_ksoftirqd = 0
 
 
+cdef void look_at_wires(softnet_data *sd) noexcept nogil:
+    """Poll every NAPI at the next pass, without waiting for an interrupt that the throttle may hold back."""
+    cdef u32 i
+    for i in range(sd.nr_hw):
+        sd.hw[i].wire_ready(sd.hw[i])
+    for i in range(sd.nr_napis):
+        napi_schedule(sd.napis[i])
+
+
 cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
     """Poll the wires for up to ``ns`` before going to sleep. True when frames came."""
     cdef u64 start = monotonic_ns()
-    cdef u32 i
+    cdef u64 before = sd.processed
     while monotonic_ns() - start < ns:
-        for i in range(sd.nr_hw):
-            sd.hw[i].wire_ready(sd.hw[i])
-        if sd.receive(sd):
+        look_at_wires(sd)
+        if sd.receive(sd) or sd.processed != before:
             sd.spins_won += 1
             return True
         if load_acquire32(&sd.role) == 2:
@@ -152,7 +160,6 @@ cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 u
     is the CPU. Never takes the GIL. [napi_busy_loop()]
     """
     cdef softnet_data *sd = <softnet_data *>n.cpus[0]
-    cdef u32 i
     if sd.has_thread == 0 or not cpu_try_take(sd):
         return -1
     sd.busy_polls += 1
@@ -160,8 +167,7 @@ cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 u
         wires_listen(sd, False)
         timer_arm(sd.timer_fd, sysctl_get(n, irq_suspend_timeout))
     while True:
-        for i in range(sd.nr_hw):
-            sd.hw[i].wire_ready(sd.hw[i])
+        look_at_wires(sd)
         sd.receive(sd)
         if ready(sk):
             store_relaxed64(&sd.last_busy_poll, sd.now)
