@@ -32,7 +32,7 @@ from netstack.errors import hint_of
 from netstack.runtime import runtime_dir
 
 PACKAGE = Path(__file__).parent
-OLDEST_KERNEL = (5, 10)  # the oldest that the tests' distributions still support
+OLDEST_KERNEL = (5, 11)  # epoll_pwait2(), which a CPU sleeps in
 # Where sudo looks for commands, whatever the user's PATH is (Debian's and Ubuntu's sudoers).
 SUDO_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
