@@ -16,7 +16,11 @@ usage: ./dev.sh COMMAND [arguments]
   sanitize [arguments]  the suite on a build with AddressSanitizer and UBSan
   fuzz [FRAMES]       feed a host a million (or FRAMES) faulty frames that were never tried before
 
-environment: PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer)
+environment:
+
+  PYTHON=/path/to/python3   the interpreter (3.11 or newer)
+  NETSTACK_DEBUG=1          a build with bounds checks and invariants
+  NETSTACK_JOBS=1           compile one module at a time
 TEXT
 }
 
@@ -156,6 +160,7 @@ stale() {
     soabi=$(cat "$venv/.soabi")
     stamp=build/inplace.$soabi
     [ -e "$stamp" ] || return 0
+    [ "$(cat "$venv/.debug" 2>/dev/null)" = "${NETSTACK_DEBUG:-}" ] || return 0
     changed=$(find netstack setup.py \( -name '*.pyx' -o -name '*.pxd' -o -name setup.py \) -newer "$stamp" -print -quit)
     [ -z "$changed" ] || return 0
     while read -r source; do
@@ -176,6 +181,7 @@ build() {
         tail -n 30 "$log" >&2
         die "the extensions do not build" "The whole output: $log" "Mend the source, then type: ./dev.sh build"
     }
+    echo "${NETSTACK_DEBUG:-}" >"$venv/.debug"
     say "  done in $((SECONDS - started)) s"
 }
 
@@ -291,12 +297,22 @@ run_fuzz() {
     run_pytest --hypothesis-profile=fuzz tests/fuzz "${@:2}"
 }
 
-command=${1:-}
-[ $# -eq 0 ] || shift
-case $command in
-up | test | fast | check | sanitize | fuzz) "run_$command" "$@" ;;
-build) setup test ;;
--h | --help | help) usage ;;
-'') usage >&2; exit 2 ;;
-*) usage >&2; die "unknown command '$command'" ;;
-esac
+main() {
+    local command=${1:-}
+    [ $# -eq 0 ] || shift
+    case $command in
+    up) run_up "$@" ;;
+    test) run_test "$@" ;;
+    fast) run_fast "$@" ;;
+    check) run_check "$@" ;;
+    build) setup test ;;
+    sanitize) run_sanitize "$@" ;;
+    fuzz) run_fuzz "$@" ;;
+    -h | --help | help) usage ;;
+    '') usage >&2; exit 2 ;;
+    *) printf "dev.sh: unknown command '%s'\n\n" "$command" >&2; usage >&2; exit 2 ;;
+    esac
+}
+
+# In one line: bash reads a script as it goes, and this file may change while a command runs.
+main "$@"; exit
