@@ -213,7 +213,7 @@ make_tun() {
     [ -e /dev/net/tun ] || as_root sh -c 'mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200' || say "  that failed; TAPs will not work. Type: netstack doctor"
 }
 
-# setup up|test
+# setup up|test [elsewhere]: the latter leaves the modules beside their sources as they are.
 setup() {
     mkdir -p build
     (
@@ -222,7 +222,7 @@ setup() {
         install_missing "$1"
         make_venv
         install_packages "$1"
-        build
+        [ $# -gt 1 ] || build
         link_command
     ) 9>build/lock
 }
@@ -273,7 +273,7 @@ run_check() {
 # A second build beside the first. The interpreter is not sanitized, so the runtime has to be there
 # before it (tools/sanitize says how); and it frees nothing at exit, so leaks are not looked for.
 run_sanitize() {
-    setup test
+    setup test elsewhere
     local runtime
     runtime=$(cc -print-file-name=libasan.so)
     [ -e "$runtime" ] || die "the compiler has no libasan" "As root, type: apt-get install libasan8"
