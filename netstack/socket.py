@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 from socket import *  # noqa: F403
 
 # Constants that Linux has and Python's module does not name.
+SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
 SO_RXQ_OVFL = 40
 SO_MEMINFO = 55
 SO_COOKIE = 57
