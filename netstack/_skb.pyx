@@ -8,7 +8,9 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, P
 from netstack._abi cimport (
     cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, spin_lock, spin_unlock, u8, u32,
 )
-from netstack._counters cimport SKB_CONSUMED, SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET
+from netstack._counters cimport (
+    SKB_CONSUMED, SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET,
+)
 from netstack._net cimport SLOT_PROCESS, Net, fate_add, net
 
 if sizeof(sk_buff) != SKB_STRUCT:

@@ -35,8 +35,8 @@ from netstack.device._device cimport hw_device
 from netstack.irq._softirq cimport hw_busy
 from netstack.irq._thread cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN,
-    TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake, gettid,
-    pthread_join, pthread_t, sched_yield, thread_setup, thread_start, timer_arm, timerfd_create,
+    TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake,
+    gettid, pthread_join, pthread_t, sched_yield, thread_setup, thread_start, timer_arm, timerfd_create,
 )
 from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, napi_schedule, softnet_data
 
