@@ -87,7 +87,34 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &t);
         return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
     }
+
+    /* Invariants of ours, looked at by NETSTACK_DEBUG and sanitizer builds only: the program ends. */
+    #ifdef NETSTACK_DEBUG
+    #include <stdio.h>
+    #include <stdlib.h>
+    #define NS_DEBUG 1
+    #define ns_bug_on(x) ((x) ? (fprintf(stderr, "netstack BUG at %s:%d: %s\\n", __FILE__, __LINE__, #x), abort()) \\
+                              : (void)0)
+    #else
+    #define NS_DEBUG 0
+    #define ns_bug_on(x) ((void)sizeof(x))
+    #endif
+
+    /* Whoever touches poisoned memory is reported by AddressSanitizer. */
+    #ifdef __SANITIZE_ADDRESS__
+    #include <sanitizer/asan_interface.h>
+    #define ns_poison(p, n)   __asan_poison_memory_region((p), (n))
+    #define ns_unpoison(p, n) __asan_unpoison_memory_region((p), (n))
+    #else
+    #define ns_poison(p, n)   ((void)sizeof(p), (void)sizeof(n))
+    #define ns_unpoison(p, n) ((void)sizeof(p), (void)sizeof(n))
+    #endif
     """
+    const bint NS_DEBUG
+    void bug_on "ns_bug_on"(bint x) noexcept nogil
+    void poison "ns_poison"(const void *p, size_t size) noexcept nogil
+    void unpoison "ns_unpoison"(const void *p, size_t size) noexcept nogil
+
     bint likely "ns_likely"(bint x) noexcept nogil
     bint unlikely "ns_unlikely"(bint x) noexcept nogil
     void prefetch "ns_prefetch"(const void *p) noexcept nogil

@@ -14,7 +14,8 @@ application has it). That call is also what keeps the ledger: frames off the wir
 
 cimport cython
 from netstack._abi cimport (
-    add_owned64, likely, load_acquire32, spin_lock, spin_unlock, u8, u16, u32, u64, unlikely,
+    NS_DEBUG, add_owned64, bug_on, likely, load_acquire32, poison, spin_lock, spin_unlock, u8, u16, u32, u64, unlikely,
+    unpoison,
 )
 from netstack._counters cimport SKB_CONSUMED
 from netstack._net cimport Net, SLOT_CPU0, SLOT_PROCESS, net, net_device
@@ -127,6 +128,22 @@ cdef u32 skb_copy_bits(const sk_buff *skb, u32 offset, u8 *to, u32 size) noexcep
 cdef void skb_set_slot(sk_buff *skb, u32 slot) noexcept nogil
 
 
+# A free element: nobody may touch it, but for `next`. These two are empty in a normal build.
+
+cdef inline void skb_mark_free(sk_buff *skb) noexcept nogil:
+    """Debug builds: see that an element is not freed twice, and let the sanitizer watch it."""
+    if NS_DEBUG:
+        bug_on(skb.head == NULL)
+        skb.head = NULL
+        poison(&skb.head, skb.pool.slab[skb.cls].size - sizeof(skb.next))
+
+cdef inline void skb_mark_used(sk_buff *skb, u32 size) noexcept nogil:
+    """Debug builds: see that a free element of ``size`` bytes is one."""
+    if NS_DEBUG:
+        unpoison(skb, size)
+        bug_on(skb.head != NULL)
+        skb.head = <u8 *>skb + SKB_STRUCT
+
 cdef inline u32 skb_class_for(u32 frame_len) noexcept nogil:
     """The size class in which Linux would have charged a frame of ``frame_len`` bytes."""
     return SKB_SMALL if frame_len <= 192 else SKB_MID if frame_len <= 640 else SKB_LARGE
@@ -179,6 +196,7 @@ cdef inline sk_buff *skb_alloc_raw(skb_pool *pool, u32 cls) noexcept nogil:
         return skb_alloc_slow(pool, cls)
     slab.free = skb.next
     slab.nr_free -= 1
+    skb_mark_used(skb, slab.size)
     return skb
 
 cdef inline sk_buff *skb_alloc(skb_pool *pool, u32 cls) noexcept nogil:
@@ -203,6 +221,7 @@ cdef inline sk_buff *skb_alloc_process(skb_pool *pool, u32 cls) noexcept nogil:
 cdef inline void skb_free_raw(sk_buff *skb) noexcept nogil:
     """Give an element back from within the owner's context."""
     cdef skb_slab *slab = &skb.pool.slab[skb.cls]
+    skb_mark_free(skb)
     skb.next = slab.free
     slab.free = skb
     slab.nr_free += 1

@@ -6,7 +6,8 @@ from libc.string cimport memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from netstack._abi cimport (
-    cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, spin_lock, spin_unlock, u8, u32,
+    cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, poison, spin_lock, spin_unlock, u8,
+    u32, unpoison,
 )
 from netstack._counters cimport (
     SKB_CONSUMED, SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET,
@@ -43,6 +44,7 @@ cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept:
             return NULL
         slab.base = <u8 *>base
         slab.count = counts[cls]
+        poison(base, <size_t>slab.count * slab.size + 64)
     pool.next = <skb_pool *>n.pools
     n.pools = pool
     n.pools_destroy = pools_destroy
@@ -64,6 +66,7 @@ cdef void pool_destroy(skb_pool *pool) noexcept:
     cdef u32 cls
     for cls in range(SKB_CLASSES):
         if pool.slab[cls].base != NULL:
+            unpoison(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
             munmap(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
     free(pool)
 
@@ -79,11 +82,13 @@ cdef sk_buff *skb_alloc_slow(skb_pool *pool, u32 cls) noexcept nogil:
         while walk != NULL:
             slab.nr_free += 1
             walk = walk.next
+        skb_mark_used(skb, slab.size)
         return skb
     if slab.fresh == slab.count:
         return NULL
     skb = <sk_buff *>(slab.base + <size_t>slab.fresh * slab.size)
     slab.fresh += 1
+    skb_mark_used(skb, slab.size)
     skb.pool = pool
     skb.cls = <u8>cls
     skb.truesize = slab.size
@@ -100,7 +105,9 @@ cdef void skb_give_back(sk_buff *head) noexcept nogil:
         slab = &head.pool.slab[head.cls]
         last = head
         while last.next != NULL and &last.next.pool.slab[last.next.cls] == slab:
+            skb_mark_free(last)
             last = last.next
+        skb_mark_free(last)
         rest = last.next
         while True:
             old = load_acquire_ptr(&slab.returned)
@@ -125,9 +132,7 @@ cdef void merge_outcome(sk_buff *owner, u32 fate) noexcept nogil:
 cdef void free_element(sk_buff *skb, u32 slot) noexcept nogil:
     skb.truesize = skb.pool.slab[skb.cls].size      # a merged packet or a clone was charged for more
     if slot != SLOT_PROCESS and slot == skb.pool.slot:
-        skb.next = skb.pool.slab[skb.cls].free
-        skb.pool.slab[skb.cls].free = skb
-        skb.pool.slab[skb.cls].nr_free += 1
+        skb_free_raw(skb)
     else:
         skb.next = NULL
         skb_give_back(skb)
