@@ -81,14 +81,21 @@ cdef class NeighTable:
         return self.n.devices[ifindex - 1]
 
     def __len__(self):
-        return self.t.entries
+        cdef u32 entries
+        spin_lock(&self.t.lock)
+        entries = self.t.entries
+        spin_unlock(&self.t.lock)
+        return entries
 
     def entries(self):
         """List all entries: (ifindex, address, hardware address, state, probes, confirmed, used, updated)."""
         cdef neighbour seen
-        cdef u32 i
+        cdef u32 i, fresh
         rows = []
-        for i in range(self.t.fresh):
+        spin_lock(&self.t.lock)
+        fresh = self.t.fresh
+        spin_unlock(&self.t.lock)
+        for i in range(fresh):
             spin_lock(&self.t.lock)
             seen = self.t.base[i]
             spin_unlock(&self.t.lock)
@@ -177,7 +184,11 @@ cdef class NeighTable:
 
     def next_deadline(self):
         """When the next timer may run out, ns; 0 for none."""
-        return self.t.next_timer
+        cdef u64 when
+        spin_lock(&self.t.lock)
+        when = self.t.next_timer
+        spin_unlock(&self.t.lock)
+        return when
 
     def reachable_ns(self):
         """How long an answer counts, ns."""
@@ -187,12 +198,13 @@ cdef class NeighTable:
         """Disarm the timers that have run out, and list their entries."""
         cdef neighbour *neigh
         cdef neighbour seen
-        cdef u32 i
+        cdef u32 i, fresh
         due = []
         spin_lock(&self.t.lock)
         self.t.next_timer = 0          # found anew below; who arms a timer meanwhile adds his own
+        fresh = self.t.fresh
         spin_unlock(&self.t.lock)
-        for i in range(self.t.fresh):
+        for i in range(fresh):
             neigh = &self.t.base[i]
             spin_lock(&self.t.lock)
             seen = neigh[0]

@@ -22,7 +22,7 @@ from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtab
 from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT, SEND_SHUTDOWN,
-    SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
+    SOCKF_BOUND, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
     SOCKF_NO_CHECK,
 )
 from netstack.sock._table cimport table_get_port
@@ -36,7 +36,7 @@ cdef enum:
 cdef int udp_autobind(sock *sk) noexcept nogil:
     """Take an ephemeral port if the socket has none. [inet_autobind()]"""
     cdef int rc
-    if sk.num:
+    if load_acquire32(&sk.flags) & SOCKF_BOUND:
         return 0
     rc = table_get_port(sk, sk.rcv_saddr, 0)
     if rc == -EINVAL:              # another thread was faster
@@ -51,7 +51,7 @@ cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexc
         rc = -ENETUNREACH
     if rc == -ENETUNREACH:
         mib_inc(sk.n, SLOT_PROCESS, IpOutNoRoutes)
-    elif rc == 0 and rt.flags & RTCF_BROADCAST and not sk.flags & SOCKF_BROADCAST:
+    elif rc == 0 and rt.flags & RTCF_BROADCAST and not load_acquire32(&sk.flags) & SOCKF_BROADCAST:
         rc = -EACCES
     return rc
 
@@ -62,7 +62,7 @@ cdef int udp_destination(sock *sk, const sock_msg *msg, u32 *daddr, u16 *dport) 
         daddr[0], dport[0] = msg.daddr, msg.dport
         return 0 if msg.dport else -EINVAL
     daddr[0], dport[0] = sk.daddr, sk.dport
-    return 0 if sk.flags & SOCKF_CONNECTED else -EDESTADDRREQ
+    return 0 if load_acquire32(&sk.flags) & SOCKF_CONNECTED else -EDESTADDRREQ
 
 
 cdef void fill(sk_buff *skb, const sock_msg *msg, size_t offset, u32 size) noexcept nogil:
@@ -99,7 +99,7 @@ cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, co
     put_be16(skb.data + 4, <u16>(UDP_HLEN + size))
     put_be16(skb.data + 6, 0)
     fill(skb, msg, offset, size)
-    if not sk.flags & SOCKF_NO_CHECK:
+    if not load_acquire32(&sk.flags) & SOCKF_NO_CHECK:
         check = csum_tcpudp_magic(rt.saddr, rt.daddr, skb.len, IPPROTO_UDP, skb_checksum(skb, 0, skb.len, 0))
         if check == 0:
             check = 0xFFFF         # 0 would say that there is none (RFC 768)

@@ -69,7 +69,7 @@ cdef int udp_getsockopt(sock *sk, int name, int *value) noexcept nogil:
     if name == UDP_SEGMENT:
         value[0] = <int>sk.gso_size
     elif name == UDP_GRO:
-        value[0] = 1 if sk.flags & SOCKF_GRO else 0
+        value[0] = 1 if load_acquire32(&sk.flags) & SOCKF_GRO else 0
     else:
         return -ENOPROTOOPT
     return 0
@@ -80,7 +80,7 @@ cdef int udp_gro_lookup(net *n, u32 saddr, u16 sport, u32 daddr, u16 dport) noex
     cdef sock *sk = udp_lookup(udp_table_of(n), saddr, sport, daddr, dport, 0)
     if sk == NULL:
         return 0
-    return UDP_GRO_HAS_SOCKET | UDP_GRO_ENABLED if sk.flags & SOCKF_GRO else UDP_GRO_HAS_SOCKET
+    return UDP_GRO_HAS_SOCKET | UDP_GRO_ENABLED if load_acquire32(&sk.flags) & SOCKF_GRO else UDP_GRO_HAS_SOCKET
 
 
 # ---- wiring

@@ -13,7 +13,7 @@ from libc.errno cimport (
 )
 from libc.string cimport strerror
 
-from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u16, u32
+from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u16, u32, u64
 from netstack._net cimport Net
 from netstack.sock._address cimport format_ipv4, parse_sockaddr
 from netstack.sock._sock cimport (
@@ -59,7 +59,7 @@ cdef int inet_bind(sock *sk, object address) except -1:
     cdef u16 port = 0
     cdef int rc
     parse_sockaddr(address, "bind", &addr, &port)
-    if not sk.flags & SOCKF_FREEBIND and not addr_is_ours(sk.n, addr, sk.bound_dev_if):
+    if not load_acquire32(&sk.flags) & SOCKF_FREEBIND and not addr_is_ours(sk.n, addr, sk.bound_dev_if):
         fail(EADDRNOTAVAIL)
     if sk.num:
         fail(EINVAL)
@@ -85,7 +85,7 @@ cdef int inet_shutdown(sock *sk, int how) except -1:
         fail(EINVAL)
     fetch_or32(&sk.shutdown, <u32>how + 1)
     sock_wake(sk)
-    if not sk.flags & SOCKF_CONNECTED:
+    if not load_acquire32(&sk.flags) & SOCKF_CONNECTED:
         fail(ENOTCONN)
     return 0
 
@@ -109,15 +109,19 @@ cdef long long parse_timeout(object value) except? -2:
 
 cdef dict sock_info(sock *sk):
     """What ``ss`` shows of a socket."""
+    cdef u64 forward_alloc
+    spin_lock(&sk.lock)
+    forward_alloc = sk.forward_alloc
+    spin_unlock(&sk.lock)
     return {
         "proto": (<bytes>sk.prot.name).decode(),
         "local": (format_ipv4(sk.rcv_saddr), sk.num),
-        "peer": (format_ipv4(sk.daddr), sk.dport) if sk.flags & SOCKF_CONNECTED else None,
+        "peer": (format_ipv4(sk.daddr), sk.dport) if load_acquire32(&sk.flags) & SOCKF_CONNECTED else None,
         "queued": sock_queued(sk),
         "rmem": rmem_alloc(sk),
         "rcvbuf": sk.rcvbuf,
         "sndbuf": sk.sndbuf,
-        "forward_alloc": sk.forward_alloc,
+        "forward_alloc": forward_alloc,
         "drops": load_acquire32(&sk.drops),
         "inode": sk.ino,
         "ifindex": sk.bound_dev_if,

@@ -75,7 +75,7 @@ cdef class Socket:
 
     cdef sock *open(self) except NULL:
         """Give the sock, or raise EBADF when the socket, or its host, is closed."""
-        if self.sk == NULL or self.sk.flags & SOCKF_CLOSED:
+        if self.sk == NULL or load_acquire32(&self.sk.flags) & SOCKF_CLOSED:
             fail(EBADF)
         return self.sk
 
@@ -318,7 +318,7 @@ cdef class Socket:
         It is an eventfd, made at the first call: for select, poll, epoll and event loops, not for
         read(2) or for passing to another process.
         """
-        if self.sk == NULL or self.sk.flags & SOCKF_CLOSED:
+        if self.sk == NULL or load_acquire32(&self.sk.flags) & SOCKF_CLOSED:
             return -1
         return sock_poll_fd(self.sk)
 
@@ -367,7 +367,7 @@ cdef class Socket:
     @property
     def closed(self):
         """True after close(), and after the host was closed."""
-        return self.sk == NULL or self.sk.flags & SOCKF_CLOSED != 0
+        return self.sk == NULL or load_acquire32(&self.sk.flags) & SOCKF_CLOSED != 0
 
     @property
     def frames(self):

@@ -28,7 +28,6 @@ cdef void table_destroy(udp_table *table) noexcept
 cdef void table_add(sock *sk) noexcept nogil
 cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil
 cdef void table_unhash(sock *sk) noexcept nogil
-cdef void table_wait(sock *sk) noexcept nogil
 cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil
 cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogil
 
@@ -85,6 +84,6 @@ cdef inline sock *udp_lookup(udp_table *table, u32 saddr, u16 sport, u32 daddr, 
         sk = <sock *>load_acquire_ptr(<void **>&sk.next)
     if found != NULL:
         group = <sock_reuseport *>load_acquire_ptr(<void **>&found.reuse)
-        if group != NULL and not found.flags & SOCKF_CONNECTED:
+        if group != NULL and not load_acquire32(&found.flags) & SOCKF_CONNECTED:
             return reuse_select(found, group, flow_hash(table, saddr, sport, daddr, dport))
     return found

@@ -7,16 +7,17 @@ Context  lookup: softirq or process context, no lock; changes: process context, 
 Kernel   udp_lib_get_port(), udp_lib_lport_inuse(), udp_lib_unhash(), net/ipv4/udp.c; net/core/sock_reuseport.c
 """
 
-from libc.errno cimport EADDRINUSE, EINVAL, ENOMEM
+from libc.errno cimport EADDRINUSE, EBADF, EINVAL, ENOMEM
 from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport (
-    fetch_and32, fetch_or32, load_acquire32, spin_lock, spin_unlock, store_release32, store_release_ptr, u16, u32, u64,
+    fetch_and32, fetch_or32, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, store_release32,
+    store_release_ptr, u16, u32, u64,
 )
 from netstack._net cimport (
     MAX_ADDRS, ip_local_port_range_max, ip_local_port_range_min, net, net_device, net_now, sysctl_get,
 )
-from netstack.sock._sock cimport SOCKF_BOUND, SOCKF_REUSEADDR, SOCKF_REUSEPORT
+from netstack.sock._sock cimport SOCKF_BOUND, SOCKF_CLOSED, SOCKF_REUSEADDR, SOCKF_REUSEPORT
 
 
 cdef udp_table *table_create(net *n) noexcept:
@@ -44,15 +45,6 @@ cdef void table_add(sock *sk) noexcept nogil:
     if table.all != NULL:
         table.all.all_prev = sk
     table.all = sk
-    spin_unlock(&table.lock)
-
-
-cdef void table_wait(sock *sk) noexcept nogil:
-    """Wait until nobody uses what a socket pointed to before: no CPU, and nobody under the lock."""
-    cdef udp_table *table = <udp_table *>sk.prot.table
-    if sk.n.synchronize != NULL:
-        sk.n.synchronize(sk.n)
-    spin_lock(&table.lock)
     spin_unlock(&table.lock)
 
 
@@ -85,7 +77,7 @@ cdef bint conflicts(const sock *sk, const sock *other, u32 addr) noexcept nogil:
 
     Not when both said SO_REUSEADDR, not at different addresses or devices, not when both said SO_REUSEPORT.
     """
-    cdef u32 both = sk.flags & other.flags
+    cdef u32 both = load_acquire32(&sk.flags) & load_acquire32(&other.flags)
     if both & SOCKF_REUSEADDR:
         return False
     if sk.bound_dev_if and other.bound_dev_if and sk.bound_dev_if != other.bound_dev_if:
@@ -123,13 +115,15 @@ cdef int ephemeral_port(udp_table *table, const sock *sk, u32 addr) noexcept nog
 cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil:
     """Bind: put a socket under the port (0 for any) at the address. [udp_v4_get_port()]
 
-    0, -EADDRINUSE, -EINVAL for a socket that has a port, or -ENOMEM.
+    0, -EADDRINUSE, -EINVAL for a socket that has a port, -EBADF for one that is closed, or -ENOMEM.
     """
     cdef udp_table *table = <udp_table *>sk.prot.table
     cdef int found = port
     cdef int result = 0
     spin_lock(&table.lock)
-    if sk.num:
+    if load_acquire32(&sk.flags) & SOCKF_CLOSED:
+        result = -EBADF                # by another thread: it must not enter a chain that it has left
+    elif sk.num:
         result = -EINVAL
     elif port == 0:
         found = ephemeral_port(table, sk, addr)
@@ -140,14 +134,14 @@ cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil:
     if result == 0:
         sk.num = <u16>found
         sk.rcv_saddr = addr
-        if sk.flags & SOCKF_REUSEPORT:
+        if load_acquire32(&sk.flags) & SOCKF_REUSEPORT:
             result = reuse_join(table, sk)
     if result == 0:
         fetch_or32(&sk.flags, SOCKF_BOUND)
         sk.next = table.port[found]
         store_release_ptr(<void **>&table.port[found], sk)
         store_release32(&table.bound, table.bound + 1)
-    elif result != -EINVAL:
+    elif result != -EINVAL and result != -EBADF:
         sk.num = 0
         sk.rcv_saddr = 0
     spin_unlock(&table.lock)
@@ -159,7 +153,7 @@ cdef void table_unhash(sock *sk) noexcept nogil:
     cdef udp_table *table = <udp_table *>sk.prot.table
     cdef sock **link
     spin_lock(&table.lock)
-    if sk.flags & SOCKF_BOUND:
+    if load_acquire32(&sk.flags) & SOCKF_BOUND:
         link = &table.port[sk.num]
         while link[0] != sk:
             link = &link[0].next
@@ -237,7 +231,7 @@ cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogi
         return sk
     first = <u32>(hash * num >> 32)
     for i in range(num):
-        chosen = group.socks[(first + i) % num]
-        if chosen != NULL and not chosen.flags & SOCKF_CONNECTED:
+        chosen = <sock *>load_acquire_ptr(<void **>&group.socks[(first + i) % num])
+        if chosen != NULL and not load_acquire32(&chosen.flags) & SOCKF_CONNECTED:
             return chosen
     return sk

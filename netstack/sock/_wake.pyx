@@ -34,8 +34,8 @@ from libc.errno cimport EAGAIN, EINTR, ETIMEDOUT, errno as c_errno
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    cas_ptr, exchange32, fence, load_seq32, monotonic_ns, spin_lock, spin_unlock, store_release_ptr,
-    store_seq32, u32, u64,
+    cas_ptr, exchange32, fence, load_relaxed32, load_seq32, monotonic_ns, spin_lock, spin_unlock,
+    store_relaxed32, store_release_ptr, store_seq32, u32, u64,
 )
 from netstack._net cimport busy_read, net_now, poll_spin_usecs, sysctl_get
 from netstack.napi._napi cimport softnet_data
@@ -135,7 +135,7 @@ cdef bint poll_as_cpu(sock *sk, u64 until) noexcept nogil:
     sleep and a wake-up cost.
     """
     cdef u64 most = 1000 * (<u64>sk.busy_poll_us if sk.busy_poll_us else sysctl_get(sk.n, busy_read))
-    if most == 0 and sk.spin_ns < 100_000:
+    if most == 0 and load_relaxed32(&sk.spin_ns) < 100_000:
         most = sysctl_get(sk.n, poll_spin_usecs) * 1000
     if most == 0 or sk.n.busy_loop == NULL:
         return False
@@ -164,7 +164,8 @@ cdef int sock_wait(sock *sk, u64 until) noexcept nogil:
             why = futex_sleep(&sk.sleeping, <long long>(until - now) if until else -1)
             if why == EINTR:
                 return EINTR
-    sk.spin_ns = <u32>((<u64>sk.spin_ns * 3 + min(monotonic_ns() - start, 1_000_000)) >> 2)
+    store_relaxed32(&sk.spin_ns, <u32>((<u64>load_relaxed32(&sk.spin_ns) * 3
+                                        + min(monotonic_ns() - start, 1_000_000)) >> 2))
     return 0
 
 
