@@ -81,8 +81,8 @@ cdef struct igb_tx_ring:
     u32 next_to_clean
     u32 stopped                    # no room: netif_stop_queue()
     u32 itr
-    u64 total_packets
-    u64 total_bytes
+    u64 itr_packets                # packets and bytes when the throttle was last worked out
+    u64 itr_bytes
     # tx_queue_N_*
     u64 packets
     u64 bytes

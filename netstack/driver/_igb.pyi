@@ -3,7 +3,7 @@ from typing import Any, Protocol, final
 
 from netstack._net import Net
 
-class _HasAddress(Protocol):
+class HasAddress(Protocol):
     @property
     def address(self) -> int: ...
 
@@ -12,8 +12,8 @@ class Igb:
     def __new__(
         cls,
         net: Net,
-        cpu: _HasAddress | int,
-        wire: _HasAddress | int,
+        cpu: HasAddress | int,
+        wire: HasAddress | int,
         name: str,
         mac: bytes,
         mtu: int = 1500,

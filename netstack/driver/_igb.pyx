@@ -314,10 +314,16 @@ cdef class Igb:
 
     def queued(self):
         """Frames that stand in the receive ring, finished or begun but not cleaned."""
-        return queued_frames(self.adapter)
+        cdef u32 frames
+        with nogil:
+            cpu_take(self.adapter.sd)
+            frames = queued_frames(self.adapter)
+            cpu_release(self.adapter.sd)
+        return frames
 
 
-cdef u32 queued_frames(igb_adapter *adapter):
+cdef u32 queued_frames(igb_adapter *adapter) noexcept nogil:
+    """Count them; as the CPU."""
     cdef igb_rx_ring *ring = &adapter.q_vector.rx
     cdef u32 i = ring.next_to_clean
     cdef u32 count = 1 if ring.skb != NULL else 0

@@ -11,7 +11,7 @@ rx-usecs is 1; its default of 3 never goes above 20000. From a low rate the thro
 higher one in steps. Units of EITR: a quarter of a microsecond.
 """
 
-from netstack._abi cimport u32, u64
+from netstack._abi cimport load_relaxed64, u32, u64
 from netstack.device._igb_csr cimport wr32
 from netstack.device._igb_regs cimport E1000_EITR, E1000_EITR_CNT_IGNR, E1000_EITR_INTERVAL
 from netstack.driver._igb cimport (
@@ -45,11 +45,13 @@ cdef u32 igb_update_itr(u32 itr, u64 packets, u64 bytes) noexcept nogil:
 
 cdef void igb_set_itr(igb_q_vector *q) noexcept nogil:
     """Work out the throttle after a poll; it is written at the next interrupt. [igb_set_itr()]"""
+    cdef u64 tx_packets = load_relaxed64(&q.tx.packets)     # senders count, in any thread
+    cdef u64 tx_bytes = load_relaxed64(&q.tx.bytes)
     cdef u32 itr, current
     q.rx.itr = igb_update_itr(q.rx.itr, q.rx.total_packets, q.rx.total_bytes)
-    q.tx.itr = igb_update_itr(q.tx.itr, q.tx.total_packets, q.tx.total_bytes)
+    q.tx.itr = igb_update_itr(q.tx.itr, tx_packets - q.tx.itr_packets, tx_bytes - q.tx.itr_bytes)
     q.rx.total_packets = q.rx.total_bytes = 0
-    q.tx.total_packets = q.tx.total_bytes = 0
+    q.tx.itr_packets, q.tx.itr_bytes = tx_packets, tx_bytes
     current = max(q.rx.itr, q.tx.itr)
     if current == lowest_latency and q.adapter.rx_itr_setting == 3:
         current = low_latency

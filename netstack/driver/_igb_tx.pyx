@@ -130,6 +130,11 @@ cdef void igb_checksum_help(sk_buff *skb) noexcept nogil:
     skb.ip_summed = CHECKSUM_NONE
 
 
+cdef inline void igb_tx_advance(igb_tx_ring *ring) noexcept nogil:
+    """Go on to the next descriptor. The poll looks at next_to_use without the lock."""
+    store_relaxed32(&ring.next_to_use, ring.next_to_use + 1 if ring.next_to_use + 1 < ring.count else 0)
+
+
 cdef bint igb_tx_csum(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
     """Write a context descriptor for VLAN tag and checksum if the packet wants one. [igb_tx_csum()]
 
@@ -156,7 +161,7 @@ cdef bint igb_tx_csum(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
     context.seqnum_seed = 0
     context.type_tucmd_mlhl = tucmd
     context.mss_l4len_idx = 0
-    ring.next_to_use = ring.next_to_use + 1 if ring.next_to_use + 1 < ring.count else 0
+    igb_tx_advance(ring)
     return True
 
 
@@ -180,12 +185,12 @@ cdef void igb_tx_map(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
         olinfo |= E1000_TXD_POPTS_TXSM if skb.ip_summed == CHECKSUM_PARTIAL else 0
     igb_tx_desc(ring, skb.data, skb_headlen(skb), cmd if part != NULL else cmd | last, olinfo)
     while part != NULL:
-        ring.next_to_use = ring.next_to_use + 1 if ring.next_to_use + 1 < ring.count else 0
+        igb_tx_advance(ring)
         igb_tx_desc(ring, part.data, part.len, last if part.next == NULL else 0, olinfo)
         part = part.next
     first.skb = skb
     first.next_to_watch = ring.next_to_use
-    ring.next_to_use = ring.next_to_use + 1 if ring.next_to_use + 1 < ring.count else 0
+    igb_tx_advance(ring)
     igb_tx_tail(ring.nic, ring.hw, ring.next_to_use)
 
 
@@ -228,7 +233,5 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     add_owned64(&ring.bytes, size)
     add_owned64(&dev.stats.tx_packets, 1)
     add_owned64(&dev.stats.tx_bytes, size)
-    ring.total_packets += 1
-    ring.total_bytes += size
     spin_unlock(&ring.lock)
     return 0

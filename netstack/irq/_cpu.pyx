@@ -210,8 +210,8 @@ cdef long long sleep_time(softnet_data *sd) noexcept nogil:
 cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     """Sleep until a wire, a timer or a wake-up; afterwards the thread is the CPU again."""
     cdef epoll_event events[MAX_EVENTS]
-    cdef hw_device *hw
     cdef u64 word, last
+    cdef u32 k
     cdef int got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
     cdef int i
     store_seq32(&sd.sleeping, 0)
@@ -228,8 +228,9 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
                 else:
                     timer_arm(sd.timer_fd, sysctl_get(sd.n, irq_suspend_timeout))
         else:
-            hw = <hw_device *>events[i].data.ptr
-            hw.wire_ready(hw)
+            for k in range(sd.nr_hw):      # it may have been taken off the bus before we took the role
+                if sd.hw[k] == <hw_device *>events[i].data.ptr:
+                    sd.hw[k].wire_ready(sd.hw[k])
 
 cdef enum:
     MAX_EVENTS = 16

@@ -20,7 +20,7 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    add_owned64, exchange32, fence, fetch_and32, load_acquire32, load_seq32, spin_lock, spin_unlock, store_seq32,
+    add_owned64, exchange32, fence, fetch_and32, load_seq32, spin_lock, spin_unlock, store_seq32,
     u32, u64, uintptr_t,
 )
 from netstack._counters cimport SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_QUEUE_PURGE
@@ -50,6 +50,7 @@ cdef extern from "<sys/eventfd.h>" nogil:
 cdef struct seam:
     u32 lock
     u32 sleeping                   # Python waits on wake_fd
+    u32 kicked                     # a timer was armed since Python last looked
     int wake_fd
     sk_buff_head queue
     u64 passed
@@ -88,9 +89,19 @@ cdef void to_python(net *n, void *p) noexcept nogil:
     kfree_skb_reason(skb, SKB_DROP_REASON_CPU_BACKLOG)
 
 
+cdef u32 seam_len(seam *s) noexcept nogil:
+    cdef u32 qlen
+    spin_lock(&s.lock)
+    qlen = s.queue.qlen
+    spin_unlock(&s.lock)
+    return qlen
+
+
 cdef void kick_python(net *n) noexcept nogil:
     """Let the Python side look at its timers."""
-    seam_wake(<seam *>n.seam)
+    cdef seam *s = <seam *>n.seam
+    store_seq32(&s.kicked, 1)          # it may have looked already and not sleep yet
+    seam_wake(s)
 
 
 @cython.final
@@ -126,7 +137,7 @@ cdef class Seam:
         with nogil:
             store_seq32(&self.s.sleeping, 1)
             fence()
-            if load_acquire32(&self.s.queue.qlen) == 0:
+            if not exchange32(&self.s.kicked, 0) and seam_len(self.s) == 0:
                 fd.fd = self.s.wake_fd
                 fd.events = POLLIN
                 poll(&fd, 1, ms)
@@ -152,7 +163,7 @@ cdef class Seam:
         return out
 
     def __len__(self):
-        return self.s.queue.qlen
+        return seam_len(self.s)
 
     def frames(self):
         """Frames off the wire that stand in the queue."""
@@ -161,7 +172,11 @@ cdef class Seam:
     @property
     def counters(self):
         """Packets that went through, and packets that found no room."""
-        return self.s.passed, self.s.dropped
+        cdef u64 passed, dropped
+        spin_lock(&self.s.lock)
+        passed, dropped = self.s.passed, self.s.dropped
+        spin_unlock(&self.s.lock)
+        return passed, dropped
 
     def purge(self):
         """End everything that is queued: the host closes."""

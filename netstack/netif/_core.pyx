@@ -9,7 +9,7 @@ Kernel   __netif_receive_skb_core(), dev_add_pack(), __dev_queue_xmit(), net/cor
 
 from libc.stdlib cimport calloc, free
 
-from netstack._abi cimport add_relaxed64, likely, u16, u32, unlikely
+from netstack._abi cimport add_relaxed64, likely, load_acquire_ptr, u16, u32, unlikely
 from netstack._counters cimport SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_UNHANDLED_PROTO
 from netstack._net cimport IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
 from netstack._skb cimport PACKET_OTHERHOST, PACKET_OUTGOING, kfree_skb_reason, skb_clone
@@ -46,7 +46,7 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     cdef packet_type *ptype
     sd.processed += 1
     skb.network_header = <u16>(skb.data - skb.head)
-    if unlikely(n.taps != NULL):
+    if unlikely(load_acquire_ptr(&n.taps) != NULL):
         tap_deliver(n, skb, sd.now)
     if unlikely(table.all_python):
         copy_to_python(n, skb, sd)
@@ -93,7 +93,7 @@ cdef int dev_xmit(void *p) noexcept nogil:
         kfree_skb_reason(skb, SKB_DROP_REASON_DEV_READY)
         return -ENETDOWN
     skb.mac_header = <u16>(skb.data - skb.head)
-    if unlikely(dev.net.taps != NULL):
+    if unlikely(load_acquire_ptr(&dev.net.taps) != NULL):
         skb.pkt_type = PACKET_OUTGOING
         tap_deliver(dev.net, skb, dev.net.clock(dev.net.clock_arg))
     return dev.ops.ndo_start_xmit(skb, dev)

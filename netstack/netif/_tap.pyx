@@ -17,7 +17,7 @@ from posix.unistd cimport close, write
 
 from netstack._abi cimport (
     exchange32, fence, fetch_add32, load_acquire32, load_acquire_ptr, load_seq32, put_be16, spin_lock, spin_unlock,
-    store_seq32, u8, u32, u64, uintptr_t,
+    store_release_ptr, store_seq32, u8, u32, u64, uintptr_t,
 )
 from netstack._net cimport Net
 from netstack._skb cimport (
@@ -121,10 +121,11 @@ cdef void tap_deliver(net *n, sk_buff *skb, u64 now) noexcept nogil:
     """Show a frame to every tap. The frame stays the caller's."""
     cdef tap *t
     fetch_add32(&n.tap_users, 1)       # before the list is read: PacketTap.close waits for it
+    fence()
     t = <tap *>load_acquire_ptr(&n.taps)
     while t != NULL:
         tap_copy(t, skb, now)
-        t = t.next
+        t = <tap *>load_acquire_ptr(<void **>&t.next)
     fetch_add32(&n.tap_users, <u32>-1)
 
 
@@ -158,27 +159,28 @@ cdef class PacketTap:
         self.t.run = <bpf_fn>run
         self.t.program = <void *>program
         self.t.next = <tap *>n.ptr.taps
-        n.ptr.taps = self.t
+        store_release_ptr(&n.ptr.taps, self.t)
 
     def close(self):
         """Stop watching. Idempotent."""
         cdef tap **link
         cdef net *n = (<Net>self.net_object).ptr
-        if self.t == NULL:
+        cdef tap *t = self.t
+        if t == NULL:
             return
+        self.t = NULL                  # before the GIL is let go: another thread may close too
         link = <tap **>&n.taps
-        while link[0] != self.t:
+        while link[0] != t:
             link = &link[0].next
-        link[0] = self.t.next
+        store_release_ptr(<void **>link, t.next)
         with nogil:
             fence()
             while load_acquire32(&n.tap_users):
                 sched_yield()
-        close(self.t.wake_fd)
-        free(self.t.ring)
-        free(self.t.scratch)
-        free(self.t)
-        self.t = NULL
+        close(t.wake_fd)
+        free(t.ring)
+        free(t.scratch)
+        free(t)
 
     def __dealloc__(self):
         if self.t != NULL:
@@ -191,27 +193,29 @@ cdef class PacketTap:
     @property
     def stats(self):
         """Frames that matched, and of these the number that found no room."""
+        cdef u64 matched, dropped
         if self.t == NULL:
             return 0, 0
-        return self.t.matched, self.t.dropped
+        spin_lock(&self.t.lock)
+        matched, dropped = self.t.matched, self.t.dropped
+        spin_unlock(&self.t.lock)
+        return matched, dropped
 
     def drain(self, most=256):
         """Take up to ``most`` records: (ns, frame id, ifindex, outgoing, wire length, bytes). ``fileno`` says when."""
         cdef tap_record rec
         cdef bytes data
+        cdef bint armed = False
         out = []
-        if self.t == NULL:
-            return out
-        while len(out) < most:
+        while len(out) < most and self.t != NULL:
             spin_lock(&self.t.lock)
             if self.t.used == 0:
                 spin_unlock(&self.t.lock)
-                if out:
+                if out or armed:
                     break
                 store_seq32(&self.t.sleeping, 1)
                 fence()
-                if load_acquire32(&self.t.used) == 0:
-                    break
+                armed = True           # look once more: a record that came before `sleeping` wakes nobody
                 continue
             self.get(<u8 *>&rec, sizeof(tap_record))
             spin_unlock(&self.t.lock)
