@@ -14,13 +14,10 @@ usage: ./dev.sh COMMAND [arguments]
   check               only the static checks: ruff, mypy, stubtest, cython-lint, layout
   build               only the set-up, and what has to be rebuilt
   sanitize [arguments]  the suite on a build with AddressSanitizer and UBSan
+  sanitize thread [arguments]  the tests in which threads meet, with ThreadSanitizer
   fuzz [FRAMES]       feed a host a million (or FRAMES) faulty frames that were never tried before
 
-environment:
-
-  PYTHON=/path/to/python3   the interpreter (3.11 or newer)
-  NETSTACK_DEBUG=1          a build with bounds checks and invariants
-  NETSTACK_JOBS=1           compile one module at a time
+environment: PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer)
 TEXT
 }
 
@@ -160,7 +157,6 @@ stale() {
     soabi=$(cat "$venv/.soabi")
     stamp=build/inplace.$soabi
     [ -e "$stamp" ] || return 0
-    [ "$(cat "$venv/.debug" 2>/dev/null)" = "${NETSTACK_DEBUG:-}" ] || return 0
     changed=$(find netstack setup.py \( -name '*.pyx' -o -name '*.pxd' -o -name setup.py \) -newer "$stamp" -print -quit)
     [ -z "$changed" ] || return 0
     while read -r source; do
@@ -181,7 +177,6 @@ build() {
         tail -n 30 "$log" >&2
         die "the extensions do not build" "The whole output: $log" "Mend the source, then type: ./dev.sh build"
     }
-    echo "${NETSTACK_DEBUG:-}" >"$venv/.debug"
     say "  done in $((SECONDS - started)) s"
 }
 
@@ -213,7 +208,7 @@ make_tun() {
     [ -e /dev/net/tun ] || as_root sh -c 'mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200' || say "  that failed; TAPs will not work. Type: netstack doctor"
 }
 
-# setup up|test [elsewhere]: the latter leaves the modules beside their sources as they are.
+# setup up|test
 setup() {
     mkdir -p build
     (
@@ -222,7 +217,7 @@ setup() {
         install_missing "$1"
         make_venv
         install_packages "$1"
-        [ $# -gt 1 ] || build
+        build
         link_command
     ) 9>build/lock
 }
@@ -239,7 +234,8 @@ run_up() {
     exec "$venv/bin/netstack" up "$@"
 }
 
-run_pytest() { "$python" -m pytest "$@"; }
+launcher=()
+run_pytest() { "${launcher[@]}" "$python" -m pytest "$@"; }
 
 run_test() {
     setup test
@@ -271,22 +267,43 @@ run_check() {
 }
 
 # A second build beside the first. The interpreter is not sanitized, so the runtime has to be there
-# before it (tools/sanitize says how); and it frees nothing at exit, so leaks are not looked for.
-run_sanitize() {
-    setup test elsewhere
+# before it (tools/sanitize says how).
+sanitized() { # sanitized KINDS DIRECTORY RUNTIME PYTEST-ARGUMENT...
     local runtime
-    runtime=$(cc -print-file-name=libasan.so)
-    [ -e "$runtime" ] || die "the compiler has no libasan" "As root, type: apt-get install libasan8"
+    runtime=$(cc -print-file-name="$3")
+    [ -e "$runtime" ] || die "the compiler has no $3" "As root, type: apt-get install libasan8 libtsan2"
+    quietly "building with -fsanitize=$1 in $2" \
+        env NETSTACK_SANITIZE="$1" "$python" setup.py build --build-base "$2" --build-lib "$2/lib"
+    export NETSTACK_SANITIZER_RUNTIME=$runtime PYTHONSAFEPATH=1
+    export PYTHONPATH=$root/tools/sanitize:$root/$2/lib:$root
+    shift 3
+    run_pytest -o pythonpath= "$@"
+}
+
+run_sanitize() {
+    setup test
+    if [ "${1:-}" = thread ]; then
+        shift
+        run_sanitize_thread "$@"
+        return
+    fi
     ! is_root || make_tun
-    quietly "building with AddressSanitizer and UBSan in build/sanitize" \
-        env NETSTACK_SANITIZE=address,undefined \
-        "$python" setup.py build --build-base build/sanitize --build-lib build/sanitize/lib
-    export NETSTACK_SANITIZER_RUNTIME=$runtime PYTHONMALLOC=malloc PYTHONSAFEPATH=1
-    export PYTHONPATH=$root/tools/sanitize:$root/build/sanitize/lib:$root
-    export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     local only='not bench'
     is_root || only='not bench and not tap'
-    run_pytest -o pythonpath= -m "$only" --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
+    # The interpreter frees nothing at exit, so leaks are not looked for.
+    export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    export PYTHONMALLOC=malloc
+    sanitized address,undefined build/sanitize libasan.so -m "$only" \
+        --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
+}
+
+# ThreadSanitizer, for the tests in which threads meet. Its reports go to the terminal, and any of
+# them makes the exit status 66. It has no place for an address space laid out too much at random.
+run_sanitize_thread() {
+    [ $# -gt 0 ] || set -- tests/test_threads.py tests/irq/test_cpu.py
+    export TSAN_OPTIONS="suppressions=$root/tools/sanitize/tsan.supp:history_size=4"
+    ! setarch -R true 2>/dev/null || launcher=(setarch -R)
+    sanitized thread build/tsan libtsan.so -s --timeout=300 "$@"
 }
 
 run_fuzz() {
@@ -297,22 +314,12 @@ run_fuzz() {
     run_pytest --hypothesis-profile=fuzz tests/fuzz "${@:2}"
 }
 
-main() {
-    local command=${1:-}
-    [ $# -eq 0 ] || shift
-    case $command in
-    up) run_up "$@" ;;
-    test) run_test "$@" ;;
-    fast) run_fast "$@" ;;
-    check) run_check "$@" ;;
-    build) setup test ;;
-    sanitize) run_sanitize "$@" ;;
-    fuzz) run_fuzz "$@" ;;
-    -h | --help | help) usage ;;
-    '') usage >&2; exit 2 ;;
-    *) printf "dev.sh: unknown command '%s'\n\n" "$command" >&2; usage >&2; exit 2 ;;
-    esac
-}
-
-# In one line: bash reads a script as it goes, and this file may change while a command runs.
-main "$@"; exit
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+up | test | fast | check | sanitize | fuzz) "run_$command" "$@" ;;
+build) setup test ;;
+-h | --help | help) usage ;;
+'') usage >&2; exit 2 ;;
+*) usage >&2; die "unknown command '$command'" ;;
+esac

@@ -80,6 +80,7 @@ def translate(modules, build_dir, force=False):
         force=force,
         build_dir=str(build_dir),
         compiler_directives=directives,
+        emit_linenums=bool(SANITIZE),  # reports then name the line of the .pyx
     )
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
 
@@ -65,7 +64,7 @@ def run(fake, directory, netstack):
         def other_terminal():
             try:
                 while not hosts(directory):
-                    time.sleep(0.001)  # the other thread needs the CPU
+                    pass
                 with Control.find(directory) as control:
                     when(control)
                     if by == "stop":
