@@ -17,7 +17,11 @@ usage: ./dev.sh COMMAND [arguments]
   sanitize thread [arguments]  the tests in which threads meet, with ThreadSanitizer
   fuzz [FRAMES]       feed a host a million (or FRAMES) faulty frames that were never tried before
 
-environment: PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer)
+environment:
+
+  PYTHON=/path/to/python3   the interpreter (3.11 or newer)
+  NETSTACK_DEBUG=1          a build with bounds checks and invariants
+  NETSTACK_JOBS=1           compile one module at a time
 TEXT
 }
 
@@ -157,6 +161,7 @@ stale() {
     soabi=$(cat "$venv/.soabi")
     stamp=build/inplace.$soabi
     [ -e "$stamp" ] || return 0
+    [ "$(cat "$venv/.debug" 2>/dev/null)" = "${NETSTACK_DEBUG:-}" ] || return 0
     changed=$(find netstack setup.py \( -name '*.pyx' -o -name '*.pxd' -o -name setup.py \) -newer "$stamp" -print -quit)
     [ -z "$changed" ] || return 0
     while read -r source; do
@@ -177,6 +182,7 @@ build() {
         tail -n 30 "$log" >&2
         die "the extensions do not build" "The whole output: $log" "Mend the source, then type: ./dev.sh build"
     }
+    echo "${NETSTACK_DEBUG:-}" >"$venv/.debug"
     say "  done in $((SECONDS - started)) s"
 }
 
@@ -208,7 +214,7 @@ make_tun() {
     [ -e /dev/net/tun ] || as_root sh -c 'mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200' || say "  that failed; TAPs will not work. Type: netstack doctor"
 }
 
-# setup up|test
+# setup up|test [elsewhere]: the latter leaves the modules beside their sources as they are.
 setup() {
     mkdir -p build
     (
@@ -217,7 +223,7 @@ setup() {
         install_missing "$1"
         make_venv
         install_packages "$1"
-        build
+        [ $# -gt 1 ] || build
         link_command
     ) 9>build/lock
 }
@@ -281,7 +287,7 @@ sanitized() { # sanitized KINDS DIRECTORY RUNTIME PYTEST-ARGUMENT...
 }
 
 run_sanitize() {
-    setup test
+    setup test elsewhere
     if [ "${1:-}" = thread ]; then
         shift
         run_sanitize_thread "$@"
@@ -314,12 +320,22 @@ run_fuzz() {
     run_pytest --hypothesis-profile=fuzz tests/fuzz "${@:2}"
 }
 
-command=${1:-}
-[ $# -eq 0 ] || shift
-case $command in
-up | test | fast | check | sanitize | fuzz) "run_$command" "$@" ;;
-build) setup test ;;
--h | --help | help) usage ;;
-'') usage >&2; exit 2 ;;
-*) usage >&2; die "unknown command '$command'" ;;
-esac
+main() {
+    local command=${1:-}
+    [ $# -eq 0 ] || shift
+    case $command in
+    up) run_up "$@" ;;
+    test) run_test "$@" ;;
+    fast) run_fast "$@" ;;
+    check) run_check "$@" ;;
+    build) setup test ;;
+    sanitize) run_sanitize "$@" ;;
+    fuzz) run_fuzz "$@" ;;
+    -h | --help | help) usage ;;
+    '') usage >&2; exit 2 ;;
+    *) printf "dev.sh: unknown command '%s'\n\n" "$command" >&2; usage >&2; exit 2 ;;
+    esac
+}
+
+# In one line: bash reads a script as it goes, and this file may change while a command runs.
+main "$@"; exit

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prove the two commands on a bare machine: a fresh debootstrap directory, a fresh clone, then
 # `./dev.sh up` and `./dev.sh test`, with the time each takes. A check by hand, not part of the suite;
-# docs/benchmarks.md has what it printed. Needs root, debootstrap and this machine's network.
+# docs/set-up.md has what it printed. Needs root, debootstrap and this machine's network.
 #
 # usage: tools/bare_machine.sh [--user] [SUITE]      SUITE: bookworm (default), trixie or noble
 #

@@ -3,7 +3,7 @@ from typing import Any, Protocol, final
 
 from netstack._net import Net
 
-class HasAddress(Protocol):
+class _HasAddress(Protocol):
     @property
     def address(self) -> int: ...
 
@@ -12,8 +12,8 @@ class Igb:
     def __new__(
         cls,
         net: Net,
-        cpu: HasAddress | int,
-        wire: HasAddress | int,
+        cpu: _HasAddress | int,
+        wire: _HasAddress | int,
         name: str,
         mac: bytes,
         mtu: int = 1500,

@@ -16,12 +16,14 @@ from libc.errno cimport (
 )
 
 from netstack._abi cimport (
-    add_relaxed32, get_be16, get_be32, likely, load_acquire32, spin_lock, spin_unlock, u8, u16, u32, unlikely,
+    add_relaxed32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, u8, u16, u32,
+    unlikely,
 )
 from netstack._checksum cimport csum_block_add, csum_partial, csum_tcpudp_magic
 from netstack._counters cimport (
-    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_PROTO_MEM, SKB_DROP_REASON_SOCKET_RCVBUFF,
-    SKB_DROP_REASON_UDP_CSUM, UdpIgnoredMulti, UdpInCsumErrors, UdpInErrors, UdpMemErrors, UdpRcvbufErrors,
+    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_PROTO_MEM, SKB_DROP_REASON_SOCKET_FILTER,
+    SKB_DROP_REASON_SOCKET_RCVBUFF, SKB_DROP_REASON_UDP_CSUM, UdpIgnoredMulti, UdpInCsumErrors,
+    UdpInErrors, UdpMemErrors, UdpRcvbufErrors,
 )
 from netstack._gso cimport skb_gro_split, skb_is_gso
 from netstack._net cimport SLOT_PROCESS, Net, mib_inc, net
@@ -32,6 +34,7 @@ from netstack._skb cimport (
 )
 from netstack.napi._napi cimport softnet_data
 from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
+from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
     SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, sock, sock_skb_cb,
@@ -148,6 +151,9 @@ cdef void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data *sd) no
     cdef u8 *iph = skb_network_header(skb)
     cdef sock_skb_cb *cb = SOCK_CB(skb)
     cdef int result
+    cdef sk_filter *prog = <sk_filter *>load_acquire_ptr(&sk.filter)
+    if unlikely(prog != NULL) and not udp_filter(n, sk, prog, skb):
+        return
     cb.saddr = get_be32(iph + 12)
     cb.daddr = get_be32(iph + 16)
     cb.sport = get_be16(skb.data)
@@ -167,6 +173,26 @@ cdef void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data *sd) no
     else:
         mib_inc(n, skb.slot, UdpRcvbufErrors)
         kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_RCVBUFF)
+
+
+cdef bint udp_filter(net *n, sock *sk, const sk_filter *prog, sk_buff *skb) noexcept nogil:
+    """Ask the socket's filter, and cut to what it wants to keep; False: the packet was dropped and counted.
+
+    What a program looks at is verified first. [sk_filter_trim_cap()]
+    """
+    cdef u32 keep
+    if not udp_csum_complete(n, skb):
+        add_relaxed32(&sk.drops, 1)
+        return False
+    keep = bpf_run(prog, skb)
+    if keep == 0:
+        add_relaxed32(&sk.drops, 1)
+        mib_inc(n, skb.slot, UdpInErrors)
+        kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_FILTER)
+        return False
+    if keep < skb.len:
+        trim(skb, max(keep, <u32>UDP_HLEN))
+    return True
 
 
 # ---- to everybody

@@ -18,6 +18,7 @@ from libc.string cimport memcpy
 from netstack._abi cimport fetch_and32, fetch_or32, i64, load_acquire32, u8, u32, u64
 from netstack._net cimport ip_default_ttl, net_device, rmem_max, sysctl_get, wmem_max
 from netstack.sock._calls cimport fail
+from netstack.sock._filter cimport sk_attach_filter, sk_detach_filter
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT,
     SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, SOCKF_BROADCAST, SOCKF_FREEBIND, SOCKF_NO_CHECK,
@@ -43,6 +44,8 @@ cdef enum names:
     SO_RCVTIMEO = 20
     SO_SNDTIMEO = 21
     SO_BINDTODEVICE = 25
+    SO_ATTACH_FILTER = 26
+    SO_DETACH_FILTER = 27
     SO_ACCEPTCONN = 30
     SO_SNDBUFFORCE = 32
     SO_RCVBUFFORCE = 33
@@ -124,6 +127,10 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
         return set_timeout(sk, name, value, size)
     if level == SOL_SOCKET and name == SO_BINDTODEVICE:
         return set_device(sk, value, size)
+    if level == SOL_SOCKET and name == SO_ATTACH_FILTER:
+        return sk_attach_filter(sk, value, size)
+    if level == SOL_SOCKET and name == SO_DETACH_FILTER and size >= <Py_ssize_t>sizeof(int):
+        return sk_detach_filter(sk)
     if size >= <Py_ssize_t>sizeof(int):
         memcpy(&number, value, sizeof(int))
     elif level == SOL_IP and size >= 1:

@@ -158,6 +158,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     u64 sndtimeo
     sock *all_next                 # every socket of the host
     sock *all_prev
+    void *filter                   # sock/_filter.pxd: sk_filter, NULL for none
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it
 

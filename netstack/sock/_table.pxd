@@ -28,6 +28,7 @@ cdef void table_destroy(udp_table *table) noexcept
 cdef void table_add(sock *sk) noexcept nogil
 cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil
 cdef void table_unhash(sock *sk) noexcept nogil
+cdef void table_wait(sock *sk) noexcept nogil
 cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil
 cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogil
 

@@ -48,6 +48,15 @@ cdef void table_add(sock *sk) noexcept nogil:
     spin_unlock(&table.lock)
 
 
+cdef void table_wait(sock *sk) noexcept nogil:
+    """Wait until nobody uses what a socket pointed to before: no CPU, and nobody under the lock."""
+    cdef udp_table *table = <udp_table *>sk.prot.table
+    if sk.n.synchronize != NULL:
+        sk.n.synchronize(sk.n)
+    spin_lock(&table.lock)
+    spin_unlock(&table.lock)
+
+
 # ---- addresses
 
 cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil:

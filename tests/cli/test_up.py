@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
 
@@ -64,7 +65,7 @@ def run(fake, directory, netstack):
         def other_terminal():
             try:
                 while not hosts(directory):
-                    pass
+                    time.sleep(0.001)  # the other thread needs the CPU
                 with Control.find(directory) as control:
                     when(control)
                     if by == "stop":
