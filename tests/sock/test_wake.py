@@ -8,6 +8,7 @@ import asyncio
 import select
 import selectors
 import signal
+import socket as kernel
 import threading
 import time
 from collections.abc import Iterator
@@ -254,6 +255,44 @@ def test_the_fd_ends_up_right_with_several_readers(host):
     assert not readable(sock)
     bound(host).sendto(b"x", sock.getsockname())
     assert readable(sock, 30)
+
+
+def test_sockets_come_and_go_under_traffic(host):
+    """Bind, poll, read, connect and close while the CPU looks sockets up and queues to them."""
+    stop = threading.Event()
+    frames = [udp_frame(b"x" * 20, sport=4000 + i, dport=9000 + i % 3) for i in range(64)]
+
+    def traffic():
+        while not stop.is_set():
+            for frame in frames:
+                host.peer.send(frame)
+
+    def churn():
+        for i in range(300):
+            with host.socket() as sock:
+                sock.setsockopt(kernel.SOL_SOCKET, kernel.SO_REUSEPORT, 1)
+                sock.setblocking(False)
+                sock.bind((OUR_IP, 9000 + i % 3))
+                if i % 3 == 0:
+                    select.select([sock], [], [], 0.001)
+                if i % 5 == 0:
+                    sock.connect((PEER_IP, 4000))
+                try:
+                    while True:
+                        sock.recv(100)
+                except BlockingIOError:
+                    pass
+
+    sender = in_thread(traffic)
+    churners = [in_thread(churn) for _ in range(3)]
+    for thread, results in churners:
+        thread.join()
+        assert results == [None]
+    stop.set()
+    sender[0].join()
+    assert sender[1] == [None]
+    while host.peer.recv() is not None:
+        pass
 
 
 # ---- the fd
