@@ -1,0 +1,183 @@
+"""More than the host can take: it goes on answering, and it knows where every frame went."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+import netstack
+from netstack import apps
+from netstack.stats import ledger
+from tests.e2e.conftest import HOST, PEER, run
+from tests.e2e.load import PATIENCE, balanced, missed, pings, pktgen, sent_by, wait_until
+from tests.netns import fresh_netns
+
+pytestmark = pytest.mark.tap
+
+IN_FLIGHT = 1024  # frames between two places at most: a ring, a batch, what GRO holds
+
+
+@contextmanager
+def up(**options: Any) -> Iterator[netstack.Host]:
+    """Bring a host up that the kernel knows, in a network namespace of its own."""
+    with fresh_netns(), netstack.up("tap0", addr=f"{HOST}/24", **options) as host:
+        wait_until(pings)
+        yield host
+    account = ledger(host)
+    assert account.balanced, account
+    assert account.queued == {}, "a closed host holds nothing"
+
+
+@contextmanager
+def sink(host: netstack.Host, port: int = 9, rcvbuf: int = 0) -> Iterator[Any]:
+    """Open a socket on ``port`` that nobody reads."""
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        if rcvbuf:
+            sock.setsockopt(socket.SOL_SOCKET, netstack.socket.SO_RCVBUFFORCE, rcvbuf)
+        sock.bind(("", port))
+        yield sock
+
+
+def under_load(host: netstack.Host) -> Callable[[], bool]:
+    """Give a condition that holds once 5,000 more frames have come."""
+    before = host.net.rx_frames()
+    return lambda: host.net.rx_frames() - before > 5000
+
+
+def ask(sock: socket.socket) -> bool:
+    """Send a datagram to the echo server and see whether it comes back."""
+    try:
+        sock.send(b"still there?")
+        return sock.recv(100) == b"still there?"
+    except OSError:
+        return False
+
+
+def test_three_times_what_the_host_can_take(fast_path):
+    with up(fast_path=fast_path) as host, sink(host), ExitStack() as stack:
+        apps.start(host, apps.find("echo"))
+        client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        client.connect((HOST, 7))
+        client.settimeout(0.1)
+        loads = [stack.enter_context(pktgen("--seconds", "2")) for _ in range(2)]
+        wait_until(under_load(host))
+        wait_until(pings)
+        wait_until(lambda: ask(client))
+        while any(load.poll() is None for load in loads):
+            assert ledger(host).difference <= IN_FLIGHT
+        # Back to normal at once: the first ping and the first datagram are answered, within a second.
+        client.settimeout(1)
+        assert pings() == 1
+        assert ask(client)
+        sent = sum(map(sent_by, loads))
+        account = balanced(host)
+        lost = missed(host)  # not the frames that two senders lost to each other in the qdisc
+        assert sent > 3 * account.frames, "that was no overload"
+        assert lost > 0
+        assert account.frames + lost < sent + 1000
+        allowed = {"SOCKET_RCVBUFF"} if fast_path else {"SOCKET_RCVBUFF", "CPU_BACKLOG"}
+        assert set(account.dropped) == allowed
+
+
+@pytest.mark.parametrize("ring", [64, 256])
+def test_every_frame_that_was_sent_is_in_the_ledger_or_missed(fast_path, ring):
+    with up(fast_path=fast_path, ring=ring) as host, sink(host):
+        before = host.net.rx_frames() + missed(host)
+        with pktgen("--seconds", "1") as load:
+            sent = sent_by(load)
+        after = balanced(host).frames + missed(host)
+        assert 0 <= after - before - sent < 20, "more is at most the kernel's ARP"
+        assert missed(host) > 0
+        assert pings() == 1
+
+
+def test_with_its_pool_exhausted_the_host_misses_frames_and_recovers(fast_path):
+    with up(fast_path=fast_path, pool=(256, 256, 512)) as host:
+        with ExitStack() as stack:
+            # Without the limit that keeps sockets from taking everything.
+            host.config["net.ipv4.udp_mem"] = (1 << 20, 1 << 20, 1 << 20)
+            for port in range(9, 12):
+                stack.enter_context(sink(host, port, rcvbuf=64 << 20))
+            for port in range(9, 12):
+                with pktgen("--count", "6400", "--port", str(port), "--size", "1000") as load:
+                    sent_by(load)
+            balanced(host)
+            assert host.cpus[0].pool()[-1][1] == 0, "all buffers stand in sockets"
+            assert host.devices[1].nic.stats()["rx_queue_0_alloc_failed"] > 0
+            assert missed(host) > 10_000
+        # The sockets are closed, and what they held is there again.
+        wait_until(pings)
+        assert balanced(host).dropped["SOCKET_CLOSE"] > 0
+
+
+def test_closed_under_load(fast_path):
+    with up(fast_path=fast_path) as host, sink(host), pktgen("--seconds", "10"):
+        wait_until(under_load(host))
+        host.close()
+        account = ledger(host)
+        assert account.balanced, account
+        assert account.queued == {}
+        assert account.dropped["SOCKET_CLOSE"] > 0
+
+
+def test_a_peer_that_is_killed_leaves_no_trace(fast_path):
+    """Senders and a client in the middle of an exchange, all by SIGKILL."""
+    client = f"""
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.connect(({HOST!r}, 7))
+    while True:
+        sock.send(bytes(1000))
+        sock.recv(2000)
+"""
+    with up(fast_path=fast_path) as host, sink(host), ExitStack() as stack:
+        apps.start(host, apps.find("echo"))
+        commands = [[sys.executable, "-c", client], ["ping", "-f", "-q", HOST]]
+        peers = [
+            stack.enter_context(
+                subprocess.Popen(each, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            for each in commands
+        ]
+        stack.callback(lambda: [peer.kill() for peer in peers])
+        wait_until(lambda: ledger(host).delivered > 100)
+        peers.append(stack.enter_context(pktgen("--seconds", "10")))
+        wait_until(under_load(host))
+        for peer in peers:
+            peer.kill()
+            peer.wait(PATIENCE)
+        balanced(host)
+        assert pings() == 1
+
+
+def test_the_wire_down_and_up_again(fast_path):
+    with up(fast_path=fast_path) as host, sink(host):
+        with pktgen("--seconds", "10"):
+            wait_until(under_load(host))
+            run("ip", "link", "set", "tap0", "down")
+        with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+            ours.sendto(b"into the void", (PEER, 9))
+        balanced(host)
+        run("ip", "link", "set", "tap0", "up")
+        wait_until(pings)
+        with pktgen("--count", "6400") as load:
+            before = host.net.rx_frames() + missed(host)
+            sent = sent_by(load)
+        assert balanced(host).frames + missed(host) - before >= sent
+
+
+def test_the_wire_deleted_under_load(fast_path):
+    with up(fast_path=fast_path) as host, sink(host):
+        device = host.devices[1]
+        assert device.nic.carrier
+        with pktgen("--seconds", "10"):
+            wait_until(under_load(host))
+            run("ip", "link", "del", "tap0")
+        wait_until(lambda: not device.nic.carrier)
+        balanced(host)
