@@ -1,6 +1,4 @@
-"""A live capture of ``netstack up``, read by tshark and on the terminal. What the other commands
-show is in test_command_line.py.
-"""
+"""A live capture of ``netstack up``, read by tshark and on the terminal."""
 
 from __future__ import annotations
 

