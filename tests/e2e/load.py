@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,7 +52,8 @@ def pings(count: int = 1, interval: float = 0.02) -> int:
     """Ping the host, and give how many answers came."""
     words = ["ping", "-n", "-q", "-c", str(count), "-i", str(interval), "-W", "1", HOST]
     out = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE).stdout
-    return int(out.split(" received")[0].rsplit(" ", 1)[1])
+    found = re.search(r"(\d+) received", out)  # nothing is said where there is no route
+    return int(found[1]) if found else 0
 
 
 def missed(host: netstack.Host) -> int:
