@@ -269,7 +269,7 @@ def feed(uintptr_t cpu, uintptr_t far_end, frames, u64 count, u32 burst=256):
     cdef u32 nr = <u32>len(frames)
     cdef iovec *all = <iovec *>calloc(nr, sizeof(iovec))
     cdef tally t
-    cdef u32 i, at = 0
+    cdef u32 i, _i, at = 0
     if all == NULL:
         raise MemoryError
     keep = [bytes(frame) for frame in frames]
@@ -279,7 +279,7 @@ def feed(uintptr_t cpu, uintptr_t far_end, frames, u64 count, u32 burst=256):
     with nogil:
         tally_start(&t)
         while t.packets < count:
-            for i in range(<u32>min(<u64>burst, count - t.packets)):
+            for _i in range(<u32>min(<u64>burst, count - t.packets)):
                 w.tx(w, <const u8 *>all[at].iov_base, <u32>all[at].iov_len)
                 at = at + 1 if at + 1 < nr else 0
                 t.packets += 1
