@@ -147,7 +147,7 @@ def cheap_collections() -> Iterator[None]:
 
 def one_life() -> None:
     """Make a host with a NIC, sockets and traffic, and close it."""
-    ours, wire = MemoryWire.pair()
+    ours, wire = MemoryWire.pair(100, MIB // 8)  # a large one moves malloc's own limits
     with netstack.Host() as host:
         host.add_nic(ours, "tap0", addr=f"{OUR_IP}/24", mac=OUR_MAC)
         with host.socket() as sock, host.socket() as other:
