@@ -32,7 +32,7 @@ REASONS: dict[str, Reason] = {
         "proto/_ip.pyx ip_rcv_core, proto/_udp.pyx udp_check_len", "shorter than its headers say or need",
         "look at the frames: `netstack capture -e -v`; the sender cuts them"),
     "SOCKET_FILTER": Reason(
-        "", "the socket's filter refused it",
+        "proto/_udp.pyx udp_filter", "the socket's filter refused it",
         "change or detach the filter of the socket (SO_ATTACH_FILTER)"),
     "UDP_CSUM": Reason(
         "proto/_udp.pyx udp_csum_complete, sock/_queue.pyx sock_drop_bad", "UDP checksum is wrong",
