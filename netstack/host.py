@@ -252,7 +252,9 @@ class Host:
             before = self.net.rx_frames(), self.kworker.handled
             for cpu in self.cpus:
                 cpu.run()
-            quiet = not len(self.seam) and not self.kworker.in_hand
+            # A frame may stand in a ring until the interrupt throttle lets it in.
+            rings = any(device.queued() for device in self.devices)
+            quiet = not rings and not len(self.seam) and not self.kworker.in_hand
             if quiet and before == (self.net.rx_frames(), self.kworker.handled):
                 return
             if time.monotonic() > until:

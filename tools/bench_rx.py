@@ -29,6 +29,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
@@ -182,9 +183,11 @@ def stream(seconds: float, size: int, with_netstack: bool) -> dict[str, float]:
             got = receive(host, sender)
             host.close()
         else:
-            stop, got = Stop(), 0
-            while sender.poll() is None:
-                got += read_bare(tap.fileno(), 200_000, stop)["packets"]
+            stop = Stop()
+            watcher = threading.Thread(target=lambda: (sender.wait(), stop.set()))
+            watcher.start()
+            got = read_bare(tap.fileno(), 0, stop)["packets"]
+            watcher.join()
         cpu = time.process_time_ns() - cpu
         sent = json.load(sender.stdout)[0]["packets"]  # type: ignore[arg-type]
     return {
