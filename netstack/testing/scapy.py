@@ -26,7 +26,6 @@ class WireSocket(SuperSocket):  # type: ignore[misc]
     """The end of a MemoryWire as a scapy socket of whole Ethernet frames, for ``sr1``, ``sniff`` and ``sndrcv``."""
 
     desc = "read and write Ethernet frames on a wire in memory"
-    nonblocking_socket = True
 
     def __init__(self, wire: MemoryWire) -> None:
         self.wire = wire
