@@ -101,8 +101,8 @@ async def exchange(
 ) -> None:
     """Send datagrams, and get the same back.
 
-    In any order: while the peer's address is being resolved, what waits for it and what is sent
-    the moment it is known may change places, here as in Linux.
+    In any order: twice under load, with sock_recvfrom, an answer overtook another. Where they change
+    places has not been found out; what is queued for an address that is being resolved is a guess.
     """
     for number in numbers:
         await send(payload(number))
