@@ -283,7 +283,13 @@ sanitized() { # sanitized KINDS DIRECTORY RUNTIME PYTEST-ARGUMENT...
     export NETSTACK_SANITIZER_RUNTIME=$runtime PYTHONSAFEPATH=1
     export PYTHONPATH=$root/tools/sanitize:$root/$2/lib:$root
     shift 3
-    run_pytest -o pythonpath= "$@"
+    local status=0 reports=$root/build/sanitizer-report
+    rm -f "$reports".*
+    # A report ends the process, and pytest has the terminal then: so it goes to a file.
+    ASAN_OPTIONS=${ASAN_OPTIONS:-}:log_path=$reports UBSAN_OPTIONS=${UBSAN_OPTIONS:-}:log_path=$reports \
+        run_pytest -o pythonpath= "$@" || status=$?
+    [ "$status" = 0 ] || cat "$reports".* 2>/dev/null || true
+    return "$status"
 }
 
 run_sanitize() {

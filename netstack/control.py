@@ -110,13 +110,14 @@ class ControlServer:
         self._idle.wait()
         for client in list(self._clients.values()):
             self._drop(client)
+        # The name first: who finds that nobody listens any more finds no name either.
+        with suppress(OSError):
+            if os.stat(self.path).st_ino == self._inode:
+                self.path.unlink()
         self._listener.close()
         self._selector.close()
         os.close(self._wake)
         self._wake = -1
-        with suppress(OSError):
-            if os.stat(self.path).st_ino == self._inode:
-                self.path.unlink()
 
     def _serve(self) -> None:
         try:

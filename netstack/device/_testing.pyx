@@ -109,6 +109,7 @@ cdef class BareNic:
     cdef u32 posted
     cdef u32 cleaned
     cdef u32 size
+    cdef dict data                 # what transmit descriptors point to, by descriptor
 
     def __cinit__(self, Net n, uintptr_t w, bytes mac, u32 count=64, u32 size=1984):
         cdef u64 base
@@ -120,6 +121,7 @@ cdef class BareNic:
         self.tx = <e1000_adv_tx_desc *>calloc(count, 16)
         self.frame_id = <u64 *>calloc(count, 8)
         self.buffers = <u8 *>calloc(count, size + 64)
+        self.data = {}
         self.nic.hw.fire = note_fire
         self.nic.hw.fire_arg = self.fired
         self.nic.rx[0].frame_id = self.frame_id
@@ -193,7 +195,7 @@ cdef class BareNic:
         """
         cdef u32 tail = self.nic.tx[0].tail
         cdef u32 i
-        kept = []
+        written = []
         for data, cmd, olinfo in descriptors:
             i = tail % self.count
             if isinstance(data, bytes):
@@ -203,10 +205,11 @@ cdef class BareNic:
                 self.tx[i].read.buffer_addr = <u64>data
                 self.tx[i].read.cmd_type_len = cmd
             self.tx[i].read.olinfo_status = olinfo
-            kept.append(i)
+            self.data[i] = data    # a frame without its end yet is read at a later doorbell
+            written.append(i)
             tail = (tail + 1) % self.count
         wr32(self.nic, E1000_TDT, tail)
-        return [bool(self.tx[<u32>k].wb.status & 1) for k in kept]
+        return [bool(self.tx[<u32>k].wb.status & 1) for k in written]
 
     def missed(self, u64 total):
         igb_set_missed(self.nic, total)
