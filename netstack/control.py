@@ -89,6 +89,7 @@ class ControlServer:
         self._thread = threading.Thread(target=self._serve, name=f"control/{name}", daemon=True)
         self._idle = threading.Event()
         self._idle.set()
+        self._closing = threading.Lock()
 
     def start(self) -> None:
         """Begin to answer."""
@@ -104,20 +105,21 @@ class ControlServer:
 
     def close(self) -> None:
         """End the thread, every connection, and the socket. Idempotent; not from a handler."""
-        if self._wake < 0:
-            return
-        os.eventfd_write(self._wake, 1)
-        self._idle.wait()
-        for client in list(self._clients.values()):
-            self._drop(client)
-        # The name first: who finds that nobody listens any more finds no name either.
-        with suppress(OSError):
-            if os.stat(self.path).st_ino == self._inode:
-                self.path.unlink()
-        self._listener.close()
-        self._selector.close()
-        os.close(self._wake)
-        self._wake = -1
+        with self._closing:
+            if self._wake < 0:
+                return
+            os.eventfd_write(self._wake, 1)
+            self._idle.wait()
+            for client in list(self._clients.values()):
+                self._drop(client)
+            # The name first: who finds that nobody listens any more finds no name either.
+            with suppress(OSError):
+                if os.stat(self.path).st_ino == self._inode:
+                    self.path.unlink()
+            self._listener.close()
+            self._selector.close()
+            os.close(self._wake)
+            self._wake = -1
 
     def _serve(self) -> None:
         try:
