@@ -146,8 +146,7 @@ class Host:
             ifindex,
         )
         nic.open()
-        device = NetDevice(nic, name, ifindex, mac, addresses)
-        device.wire = wire
+        device = NetDevice(nic, name, ifindex, mac, addresses, wire)
         self.devices.append(device)
         self.inet.add_device(ifindex, addresses)
         return device

@@ -12,7 +12,7 @@ class NetDevice:
 
     ``wire`` is what the NIC reads from, kept here as long as the device lives. ``missed_source``, where
     there is one, tells how many frames the wire has lost before the NIC could take them: a TAP's
-    tx_dropped. It is asked when statistics are.
+    tx_dropped, or what a memory wire had no room for. It is asked when statistics are.
     """
 
     def __init__(
@@ -32,6 +32,8 @@ class NetDevice:
         self.addresses = addresses
         self.wire = wire
         self.missed_source: Callable[[], int] | None = None
+        if hasattr(wire, "missed"):
+            self.missed_source = lambda: wire.missed
 
     @property
     def mtu(self) -> int:

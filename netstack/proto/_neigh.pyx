@@ -242,7 +242,11 @@ cdef bint neigh_change(net *n, neigh_table *t, neighbour *neigh, const u8 *lladd
 
 cdef bint neigh_update(net *n, net_device *dev, u32 addr, const u8 *lladdr, u32 state, u32 flags,
                        bint create) noexcept nogil:
-    """Take in what is known about a neighbour, and send what waited for it. False when there is no entry."""
+    """Take in what is known about a neighbour, and send what waited for it. False when there is no entry.
+
+    The table's lock is not held while it is sent, so what another thread sends in that moment may pass it,
+    as in Linux.
+    """
     cdef neigh_table *t = <neigh_table *>n.neigh
     cdef u64 now = net_now(n)
     cdef sk_buff_head waiting

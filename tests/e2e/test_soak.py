@@ -92,18 +92,18 @@ def test_memory_is_flat_over_20_million_frames():
     frames += [udp(bytes(500), dport=READ), ping(b"x" * 56), who_has()]
     with netstack.Host(threads=False) as host:
         device = host.add_nic(ours, "tap0", addr=f"{OUR_IP}/24", mac=OUR_MAC)
-        device.nic.set_coalesce(0)  # each burst is taken before the next is sent
         cpu, far_end = host.cpus[0].address, wire.address
         with two_sockets(host) as reader:
             feed(cpu, far_end, frames, 2_000_000)
             warm = memory()
             feed(cpu, far_end, frames, 18_000_000)
             grown = memory() - warm
+            sent = 20_000_000
             while reader.is_alive():  # the queue may be full: then it is lost
-                feed(cpu, far_end, [udp(END, dport=READ)], 1)
+                sent += feed(cpu, far_end, [udp(END, dport=READ)], 1)["packets"]
             account = balanced(host)
-        assert account.frames > 20_000_000
-        assert device.wire.missed == 0
+        # While the throttle holds an interrupt back the wire may fill; what it loses is counted.
+        assert account.frames + device.stats()["rx_missed_errors"] == sent
         assert account.queued.keys() == {"sock/queue"}
         assert set(account.dropped) == {"SOCKET_RCVBUFF"}
         assert reader.count > 10_000
