@@ -8,7 +8,7 @@ from netstack._abi cimport (
     load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32,
 )
 from netstack._skb cimport sk_buff
-from netstack.sock._sock cimport SOCK_BATCH, SOCK_CB, sock
+from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, sock, sock_efd
 from netstack.sock._wake cimport sock_sync_fd
 
 cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
@@ -23,7 +23,7 @@ cdef double sock_frames(sock *sk) noexcept nogil
 cdef inline void sock_read_end(sock *sk) noexcept nogil:
     """The rarer half of sock_read(): give back what was read, unsignal an emptied queue, unlock."""
     sock_flush(sk)
-    if sk.efd >= 0:
+    if sock_efd(sk) != NO_FD:
         sock_sync_fd(sk)
     spin_unlock(&sk.reader_lock)
 

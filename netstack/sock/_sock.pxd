@@ -17,6 +17,7 @@ cdef enum:
     SOCK_MIN_SNDBUF = 4608
     SOCK_BATCH = 32                # packets an application reads before they are given back
     CACHE_LINE = 64
+    NO_FD = -1
 
 cdef enum sock_flags:
     SOCKF_REUSEADDR = 1
@@ -143,7 +144,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     # Sleepers and pollers.
     u32 sleeping                   # futex word: 1 while a thread sleeps, or is about to
     u32 signalled                  # the eventfd has been written and not read
-    int efd                        # made by fileno(); -1 until then
+    u32 efd                        # made by fileno(); NO_FD until then. sock_efd() reads it
     u32 spin_ns                    # how long a wait tends to take
     # Settings the data path does not touch.
     u32 sndbuf
@@ -170,6 +171,10 @@ cdef void sk_free(sock *sk) noexcept nogil
 
 cdef inline sock_skb_cb *SOCK_CB(sk_buff *skb) noexcept nogil:
     return <sock_skb_cb *>skb.cb
+
+cdef inline int sock_efd(sock *sk) noexcept nogil:
+    """The eventfd that fileno() made, or NO_FD. Whoever sees it sees a socket that is ready for it."""
+    return <int>load_acquire32(&sk.efd)
 
 cdef inline u32 sock_queued(sock *sk) noexcept nogil:
     """Packets that nobody has read."""

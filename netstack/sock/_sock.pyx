@@ -11,7 +11,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from netstack._abi cimport fetch_or32, spin_lock, spin_unlock, u32
+from netstack._abi cimport fetch_or32, spin_lock, spin_unlock, store_release32, u32
 from netstack._net cimport net, rmem_default, sysctl_get, wmem_default
 from netstack._skb cimport queue_init
 from netstack.sock._queue cimport sock_purge
@@ -37,7 +37,7 @@ cdef sock *sk_alloc(net *n, proto *prot) noexcept:
     memset(sk, 0, sizeof(sock))
     sk.n = n
     sk.prot = prot
-    sk.efd = -1
+    sk.efd = <u32>NO_FD
     sk.mc_ttl = 1
     sk.pmtudisc = IP_PMTUDISC_WANT
     sk.rcvbuf = <u32>sysctl_get(n, rmem_default)
@@ -62,10 +62,10 @@ cdef void sk_close(sock *sk) noexcept nogil:
     sock_wake(sk)
     spin_lock(&sk.reader_lock)
     sock_purge(sk)
-    fd = sk.efd
-    sk.efd = -1
+    fd = sock_efd(sk)
+    store_release32(&sk.efd, <u32>NO_FD)
     spin_unlock(&sk.reader_lock)
-    if fd >= 0:
+    if fd != NO_FD:
         close(fd)
 
 

@@ -35,11 +35,11 @@ from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
     cas_ptr, exchange32, fence, load_relaxed32, load_seq32, monotonic_ns, spin_lock, spin_unlock,
-    store_relaxed32, store_release_ptr, store_seq32, u32, u64,
+    store_relaxed32, store_release32, store_release_ptr, store_seq32, u32, u64,
 )
 from netstack._net cimport busy_read, net_now, poll_spin_usecs, sysctl_get
 from netstack.napi._napi cimport softnet_data
-from netstack.sock._sock cimport sock_readable
+from netstack.sock._sock cimport NO_FD, sock_efd, sock_readable
 
 cdef extern from *:
     """
@@ -102,7 +102,7 @@ cdef void sock_wake(sock *sk) noexcept nogil:
     fence()
     if load_seq32(&sk.sleeping) and exchange32(&sk.sleeping, 0):
         futex_rouse(&sk.sleeping)
-    if sk.efd >= 0:
+    if sock_efd(sk) != NO_FD:
         sock_sync_fd(sk)
 
 
@@ -174,28 +174,28 @@ cdef int sock_wait(sock *sk, u64 until) noexcept nogil:
 cdef int sock_poll_fd(sock *sk) except -1:
     """Give the socket's eventfd, made when first asked for."""
     cdef int fd
-    if sk.efd < 0:
+    if sock_efd(sk) == NO_FD:
         fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)
         if fd < 0:
             raise OSError(c_errno, "no file descriptor for the socket; see ulimit -n")
         spin_lock(&sk.reader_lock)
-        if sk.efd < 0:
-            sk.efd = fd
+        if sock_efd(sk) == NO_FD:
+            store_release32(&sk.efd, <u32>fd)
             fd = -1
             fence()
             sock_sync_fd(sk)
         spin_unlock(&sk.reader_lock)
         if fd >= 0:
             close(fd)
-    return sk.efd
+    return sock_efd(sk)
 
 
 cdef void sock_sync_fd(sock *sk) noexcept nogil:
     """Make the eventfd say what sock_readable() says. The argument is at the head of this file."""
     cdef u64 word = 1
-    cdef int fd = sk.efd
+    cdef int fd = sock_efd(sk)
     cdef bint want
-    while fd >= 0:
+    while fd != NO_FD:
         fence()
         want = sock_readable(sk)
         if want == (load_seq32(&sk.signalled) != 0):
