@@ -124,7 +124,7 @@ async def exchange(
 
 
 @pytest.mark.parametrize(
-    "server,single",
+    ("server", "single"),
     [
         (add_reader, [0, *FRAGMENTED]),
         (sock_recvfrom, [0, *FRAGMENTED]),
