@@ -117,7 +117,7 @@ cdef struct net_device:
     u64 features                   # NETIF_F_*
     net_device_stats stats
 
-cdef enum netif_features:
+cpdef enum netif_features:
     NETIF_F_RXCSUM = 1
     NETIF_F_RXHASH = 2
     NETIF_F_GRO = 4
@@ -126,7 +126,7 @@ cdef enum netif_features:
     NETIF_F_GRO_UDP_FWD = 32       # rx-udp-gro-forwarding
     NETIF_F_RXALL = 64
 
-cdef enum iff:
+cpdef enum iff:
     IFF_UP = 1
     IFF_BROADCAST = 2
     IFF_LOOPBACK = 8
@@ -178,6 +178,7 @@ cdef struct net:
     void *ptypes                   # netif/_core.pxd
     void *taps                     # netif/_tap.pxd
     u32 tap_users                  # threads that walk the taps at the moment
+    u32 tap_stages                 # bit s: a tap watches stage s (netif/_tap.pxd)
     void *neigh                    # proto/_neigh.pxd
     void *fib                      # proto/_route.pxd
     void *ip                       # proto/_ip_output.pxd
@@ -186,6 +187,8 @@ cdef struct net:
     void *protos                   # sock/_sock.pxd: a struct proto for each kind of socket [inetsw]
     u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of
     u32 nf_hooks                   # bit h: a Python hook is registered at hook h
+    u32 nf_rules                   # bit h: there are rules at hook h
+    void *nf                       # nf/_rules.pxd
     void *cpus[MAX_CPUS]          # softnet_data
     void *pools                    # skb_pool: all of the host, which live as long as it
     void (*pools_destroy)(net *n) noexcept

@@ -50,6 +50,25 @@ class sysctl(IntEnum):
     fast_path = 45
     SYSCTL_NR = 46
 
+class netif_features(IntEnum):
+    NETIF_F_RXCSUM = 1
+    NETIF_F_RXHASH = 2
+    NETIF_F_GRO = 4
+    NETIF_F_HW_VLAN_CTAG_RX = 8
+    NETIF_F_GRO_FRAGLIST = 16
+    NETIF_F_GRO_UDP_FWD = 32
+    NETIF_F_RXALL = 64
+
+class iff(IntEnum):
+    IFF_UP = 1
+    IFF_BROADCAST = 2
+    IFF_LOOPBACK = 8
+    IFF_RUNNING = 0x40
+    IFF_NOARP = 0x80
+    IFF_PROMISC = 0x100
+    IFF_ALLMULTI = 0x200
+    IFF_MULTICAST = 0x1000
+
 @final
 class ManualClock:
     def __new__(cls, start: int = 1000000000) -> ManualClock: ...

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netstack import drops, procfs, stats
+from netstack import drops, ethnl, procfs, stats
 from netstack.capture.bpf import Program
 from netstack.config import TUNABLES, find
 from netstack.control import Handler
@@ -23,7 +23,6 @@ from netstack.errors import UsageError, oserror
 from netstack.tapstream import TapStream
 
 LOOKS = 20  # at the ledger of a host that is at work, a millisecond apart
-ETHTOOL = ("stats", "drvinfo", "ring", "coalesce")  # what a driver may know
 
 Host = Any  # netstack.host.Host
 Rows = list[dict[str, Any]]
@@ -142,15 +141,24 @@ def _device(it: Running, name: str) -> Any:
     return devices[name]
 
 
-def ethtool(it: Running, device: str, what: str) -> dict[str, Any]:
-    """Ask a driver, as ethtool does: its ``what`` is stats, drvinfo, ring or coalesce."""
+def ethtool(it: Running, device: str, what: str, options: dict[str, Any] | None = None) -> Any:
+    """Ask a driver, as ethtool does: its ``what`` is a name in ``ethnl.SHOW``."""
     found = _device(it, device)
     found.refresh()
-    answer = getattr(found.nic, what, None)
-    if what not in ETHTOOL or answer is None:
+    return _ethnl(it, device, ethnl.SHOW, what)(device, found.nic, **(options or {}))
+
+
+def ethtool_set(it: Running, device: str, what: str, values: dict[str, Any]) -> None:
+    """Set what a name in ``ethnl.SET`` stands for: all of the values, or none."""
+    found = _device(it, device)
+    _ethnl(it, device, ethnl.SET, what)(device, found.nic, values)
+
+
+def _ethnl(it: Running, device: str, table: dict[str, Any], what: str) -> Any:
+    if what not in table:
         message = f"{device} has no {what}"
         raise oserror(errno.EOPNOTSUPP, message, hint=f"netstack ethtool -S {_nics(it)[0]}")
-    return dict(answer())
+    return table[what]
 
 
 def places(it: Running) -> list[str]:
@@ -178,6 +186,7 @@ COMMANDS: dict[str, Handler] = {
     "capture": capture,
     "drops": list_drops,
     "ethtool": ethtool,
+    "ethtool_set": ethtool_set,
     "info": info,
     "ledger": ledger,
     "nstat": nstat,

@@ -27,7 +27,7 @@ COMMANDS = {
     "drops": ("frames", "dropped frames by reason, with the place and a hint"),
     "ledger": ("frames", "where every frame is"),
     "softnet": ("frames", "the softirq counters of each CPU"),
-    "ethtool": ("ethtool", "what the NIC and its driver say"),
+    "ethtool": ("ethtool", "the NIC and its driver: show, set, test"),
     "sysctl": ("proc", "tunables: list, show, set"),
     "proc": ("proc", "the text of /proc/net/snmp, softnet_stat and others"),
     "capture": ("capture", "tcpdump's flags and filters; pcapng for Wireshark"),

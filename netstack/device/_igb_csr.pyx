@@ -24,7 +24,7 @@ from netstack.device._igb_regs cimport (
     E1000_GOTCH, E1000_GOTCL, E1000_GPIE, E1000_GPRC, E1000_GPTC, E1000_IAM, E1000_ICR,
     E1000_ICR_INT_ASSERTED, E1000_ICS, E1000_IMC, E1000_IMS, E1000_IVAR0, E1000_IVAR_MISC,
     E1000_IVAR_VALID, E1000_MPC, E1000_MPRC, E1000_MPTC, E1000_MRQC, E1000_MRQC_ENABLE_RSS,
-    E1000_MTA, E1000_RAH_AV, E1000_RAL, E1000_RAL16, E1000_RCTL, E1000_RCTL_LPE,
+    E1000_MTA, E1000_RAH_AV, E1000_RAL, E1000_RAL16, E1000_RCTL, E1000_RCTL_LBM_MAC, E1000_RCTL_LPE,
     E1000_RDBAH, E1000_RDBAL, E1000_RDH, E1000_RDLEN, E1000_RDT, E1000_RETA, E1000_RLPML,
     E1000_RNBC, E1000_ROC, E1000_RQDPC, E1000_RSSRK, E1000_RUC, E1000_RXCSUM, E1000_RXDCTL,
     E1000_SRRCTL, E1000_SRRCTL_BSIZEPKT_MASK, E1000_SRRCTL_BSIZEPKT_SHIFT, E1000_STATUS,
@@ -49,6 +49,7 @@ cdef void igb_apply_control(igb_nic *nic) noexcept nogil:
     """Work the control registers into the fields that the receive unit uses."""
     nic.vme = nic.ctrl & E1000_CTRL_VME
     nic.longest = min(nic.rlpml, IGB_MAX_FRAME) if nic.rctl & E1000_RCTL_LPE else STANDARD_FRAME
+    nic.w = &nic.loop if nic.rctl & E1000_RCTL_LBM_MAC else nic.line
     nic.rss_fields = nic.mrqc if nic.mrqc & E1000_MRQC_ENABLE_RSS else 0
     nic.mac = <u64>nic.ral[0] | <u64>(nic.rah[0] & 0xFFFF) << 32
     if not nic.rah[0] & <u32>E1000_RAH_AV:
@@ -74,7 +75,7 @@ cdef void igb_apply_ivar(igb_nic *nic) noexcept nogil:
 cdef void igb_reset(igb_nic *nic) noexcept nogil:
     """CTRL.RST: every register to its initial value, the address from the EEPROM. 4.3."""
     cdef u32 q
-    nic.fifo_len = 0
+    nic.fifo_len = nic.loop_len = 0
     for q in range(IGB_MAX_QUEUES):
         memset(&nic.rx[q], 0, sizeof(igb_rx_unit))
         nic.tx[q].enabled = nic.tx[q].head = nic.tx[q].tail = nic.tx[q].count = 0

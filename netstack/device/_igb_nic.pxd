@@ -79,7 +79,9 @@ cdef struct igb_nic:
     hw_device hw
     net *n                         # whose ledger counts what comes off the wire
     u32 slot                       # of the CPU on whose bus the NIC sits
-    wire *w
+    wire *w                        # what is read and written: `line`, or `loop` (RCTL.LBM)
+    wire *line                     # what it is plugged into
+    wire loop
     # Receive.
     u32 rx_pending                 # the wire may have frames; only an empty read clears it
     u32 rx_on                      # RCTL.EN and a queue enabled and link up
@@ -136,6 +138,8 @@ cdef struct igb_nic:
     e1000_adv_rx_wb fifo_wb
     u8 fifo[IGB_MAX_FRAME + 64]
     u8 tx_fifo[IGB_MAX_FRAME + 64]   # under tx[0].lock
+    u32 loop_len                   # the frame on its way from transmit to receive unit (RCTL.LBM)
+    u8 loop_fifo[IGB_MAX_FRAME + 64]
 
 
 cdef igb_nic *igb_nic_create(net *n, u32 slot, wire *w, const u8 *mac) noexcept

@@ -114,6 +114,7 @@ cdef enum e1000_bits:
     E1000_RCTL_UPE = 0x00000008            # every unicast address
     E1000_RCTL_MPE = 0x00000010            # every multicast address
     E1000_RCTL_LPE = 0x00000020            # frames up to RLPML, else up to 1522
+    E1000_RCTL_LBM_MAC = 0x00000040       # what is sent is received, and the wire left alone
     E1000_RCTL_MO_SHIFT = 12               # which 12 bits of an address index MTA
     E1000_RCTL_BAM = 0x00008000            # accept broadcast
     E1000_RCTL_VFE = 0x00040000            # filter by VFTA

@@ -308,7 +308,7 @@ cdef u32 igb_rx_step(igb_nic *nic, u32 budget) noexcept nogil:
     cdef u64 octets = 0
     if unlikely(nic.rss_dirty):
         igb_rss_rebuild(nic)
-    if likely(nic.longest < nic.rx[0].size):
+    if likely(nic.longest < nic.rx[0].size and nic.fifo_len == 0):
         moved = igb_rx_direct(nic, budget, &good, &octets)
     else:
         moved = igb_rx_long(nic, budget, &good, &octets)

@@ -11,7 +11,7 @@ cimport cython
 
 import os
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from netstack._abi cimport load_relaxed64, u8, u32, u64, uintptr_t
 from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, Net
@@ -21,8 +21,10 @@ from netstack.device._igb_regs cimport (
     E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP,
 )
 from netstack.device._wire cimport wire as wire_t
-from netstack.driver._igb_hw cimport igb_set_rx_mode, igb_setup_mrqc
+from netstack.driver._igb_hw cimport igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
 from netstack.driver._igb_main cimport igb_close, igb_open, igb_probe, igb_remove
+from netstack.driver._igb_ring cimport igb_drain_rx, igb_set_ringparam
+from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
 from netstack.irq._cpu cimport cpu_release, cpu_take
 from netstack.napi._napi cimport softnet_data
 
@@ -118,12 +120,17 @@ cdef class Igb:
 
     @property
     def features(self):
-        """NETIF_F_* bits."""
+        """NETIF_F_* bits. What is set holds from the next frame on. [igb_set_features()]"""
         return self.adapter.dev.features
 
     @features.setter
     def features(self, u64 bits):
-        self.adapter.dev.features = bits
+        with nogil:
+            cpu_take(self.adapter.sd)
+            self.adapter.dev.features = bits
+            if self.running:
+                igb_set_vlan_mode(self.adapter)
+            cpu_release(self.adapter.sd)
 
     # ---- open, close, and what needs the device closed for a moment
 
@@ -139,45 +146,53 @@ cdef class Igb:
             self.running = False
             igb_close(self.adapter)
 
-    cdef int reopen(self) except -1:
-        """Apply a change to a device that may be running."""
-        if self.running:
-            self.close()
-            self.open()
-        return 0
-
     def set_mtu(self, int mtu):
         """Set the MTU, 68 to 9216; above 1512 frames may take several descriptors. [igb_change_mtu()]"""
-        cdef u32 before = self.adapter.dev.mtu
         igb_ethtool.check_mtu(mtu)
-        self.adapter.dev.mtu = mtu
-        self.adapter.max_frame_size = mtu + ETH_OVERHEAD
-        try:
-            self.reopen()
-        except OSError:
-            self.adapter.dev.mtu = before
-            self.adapter.max_frame_size = before + ETH_OVERHEAD
-            raise
+        with nogil:
+            cpu_take(self.adapter.sd)
+            self.adapter.dev.mtu = mtu
+            self.adapter.max_frame_size = mtu + ETH_OVERHEAD
+            if self.running:
+                igb_set_rx_mode(self.adapter)
+            cpu_release(self.adapter.sd)
 
     def set_ring(self, rx=None, tx=None):
-        """Set the ring sizes, 64 to 4096 descriptors, a multiple of 8. [igb_set_ringparam()]"""
-        cdef u32 rx_before = self.adapter.q_vector.rx.count
-        cdef u32 tx_before = self.adapter.q_vector.tx.count
-        cdef u32 rx_count = igb_ethtool.check_ring("rx", rx) if rx is not None else rx_before
-        cdef u32 tx_count = igb_ethtool.check_ring("tx", tx) if tx is not None else tx_before
+        """Set the ring sizes, 64 to 4096 descriptors, a multiple of 8; no frame is lost. [igb_set_ringparam()]"""
+        cdef igb_q_vector *q = self.adapter.q_vector
+        cdef u32 rx_count = igb_ethtool.check_ring("rx", rx) if rx is not None else q.rx.count
+        cdef u32 tx_count = igb_ethtool.check_ring("tx", tx) if tx is not None else q.tx.count
+        if self.running:
+            igb_set_ringparam(self.adapter, rx_count, tx_count)
+        else:
+            q.rx.count, q.tx.count = rx_count, tx_count
+
+    def self_test(self, bint offline=True):
+        """``ethtool -t``: 0 for passed by test; offline tests stop the device for a moment. [igb_diag_test()]
+
+        What the tests sent and counted is taken out of the statistics again.
+        """
+        cdef u32 result[IGB_TEST_NR]
+        cdef dict before
         cdef bint was_running = self.running
-        self.close()
-        self.adapter.q_vector.rx.count = rx_count
-        self.adapter.q_vector.tx.count = tx_count
-        if not was_running:
-            return
-        try:
-            self.open()
-        except (OSError, MemoryError):
-            self.adapter.q_vector.rx.count = rx_before
-            self.adapter.q_vector.tx.count = tx_before
-            self.open()
-            raise
+        memset(result, 0, sizeof(result))
+        result[<int>IGB_TEST_LINK] = not self.carrier
+        if offline:
+            before = dict(self.update_totals())
+            if was_running:
+                with nogil:
+                    cpu_take(self.adapter.sd)
+                    igb_drain_rx(self.adapter)
+                    cpu_release(self.adapter.sd)
+                self.close()
+            try:
+                igb_diag_test(self.adapter, result)
+            finally:
+                self.update_totals()
+                self.totals = before
+                if was_running:
+                    self.open()
+        return dict(zip(igb_ethtool.TESTS, result, strict=True))
 
     # ---- what is changed while frames come
 

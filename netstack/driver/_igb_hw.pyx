@@ -10,6 +10,7 @@ Kernel   igb_configure(), igb_set_rx_mode(), drivers/net/ethernet/intel/igb/igb_
 from libc.string cimport memset
 
 from netstack._abi cimport fetch_and32, u8, u32, u64
+from netstack._net cimport NETIF_F_HW_VLAN_CTAG_RX
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
 from netstack.device._igb_nic cimport IGB_MAX_FRAME, igb_nic
 from netstack.device._igb_regs cimport (
@@ -113,6 +114,12 @@ cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil:
     wr32(nic, E1000_RCTL, rctl)
 
 
+cdef void igb_set_vlan_mode(igb_adapter *adapter) noexcept nogil:
+    """Let the NIC take tags out of frames, or leave them in (rx-vlan-offload). [igb_vlan_mode()]"""
+    wr32(adapter.nic, E1000_CTRL, E1000_CTRL_SLU
+         | (E1000_CTRL_VME if adapter.dev.features & NETIF_F_HW_VLAN_CTAG_RX else 0))
+
+
 cdef void igb_configure(igb_adapter *adapter) noexcept nogil:
     """Reset the NIC and make it ready; it receives once it is on a bus. [igb_reset(), igb_configure()]"""
     igb_reset(adapter.nic)
@@ -121,7 +128,7 @@ cdef void igb_configure(igb_adapter *adapter) noexcept nogil:
     igb_configure_tx(adapter)
     igb_configure_rx(adapter)
     igb_set_rx_mode(adapter)
-    wr32(adapter.nic, E1000_CTRL, E1000_CTRL_SLU | E1000_CTRL_VME)
+    igb_set_vlan_mode(adapter)
 
 
 cdef void igb_irq_enable(igb_adapter *adapter) noexcept nogil:

@@ -22,7 +22,7 @@ from netstack._net cimport (
 )
 from netstack._skb cimport (
     CHECKSUM_UNNECESSARY, NET_SKB_PAD, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST,
-    PACKET_OTHERHOST, SKB_LARGE, SKB_STRUCT, kfree_skb_reason, sk_buff, skb_alloc_raw,
+    PACKET_OTHERHOST, SKB_LARGE, kfree_skb_reason, sk_buff, skb_alloc_raw,
     skb_class_for, skb_free_raw, skb_init, skb_pull,
 )
 from netstack.device._igb_nic cimport ether_addr_to_u64
@@ -48,11 +48,6 @@ cdef enum:
 
 
 # ---- buffers
-
-cdef inline u8 *igb_rx_data(sk_buff *element) noexcept nogil:
-    """Where the frame stands in a receive buffer: its DMA address."""
-    return <u8 *>element + SKB_STRUCT + NET_SKB_PAD
-
 
 cdef void igb_alloc_rx_buffers(igb_rx_ring *ring, u32 count) noexcept nogil:
     """Give up to ``count`` descriptors back to the hardware. [igb_alloc_rx_buffers()]

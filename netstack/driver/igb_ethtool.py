@@ -71,6 +71,8 @@ NETDEV_STATISTICS = (
     "tx_fifo_errors",
     "tx_heartbeat_errors",
 )
+TESTS = ("Register test  (offline)", "Interrupt test (offline)", "Loopback test  (offline)",
+         "Link test   (on/offline)")  # fmt: skip
 # The 32-bit statistics registers that are read; octets have two each, and RQDPC one a queue.
 OTHER_TOTALS = {"GORC", "GOTC", "RQDPC"}
 REGISTERS = sorted({reg for _, reg in STATISTICS if reg} - OTHER_TOTALS | {"RXERRC"})

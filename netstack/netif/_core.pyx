@@ -8,15 +8,18 @@ Kernel   __netif_receive_skb_core(), dev_add_pack(), __dev_queue_xmit(), net/cor
 """
 
 from libc.stdlib cimport calloc, free
+from libc.string cimport memmove
 
-from netstack._abi cimport add_relaxed64, likely, load_acquire_ptr, u16, u32, unlikely
-from netstack._counters cimport SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_UNHANDLED_PROTO
-from netstack._net cimport IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
-from netstack._skb cimport PACKET_OTHERHOST, PACKET_OUTGOING, kfree_skb_reason, skb_clone
+from netstack._abi cimport add_relaxed64, get_be16, likely, load_acquire_ptr, u8, u16, u32, unlikely
+from netstack._counters cimport SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_NOMEM, SKB_DROP_REASON_UNHANDLED_PROTO
+from netstack._net cimport ETH_HLEN, IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
+from netstack._skb cimport PACKET_OTHERHOST, PACKET_OUTGOING, kfree_skb_reason, skb_clone, skb_headlen, skb_pull
 from netstack.netif._tap cimport tap_deliver
 
 cdef enum:
     VLAN_VID_MASK = 0x0FFF
+    VLAN_HLEN = 4
+    ETH_P_8021Q = 0x8100
 
 
 # A row is never taken out: CPUs read the table without a lock.
@@ -36,6 +39,20 @@ cdef void copy_to_python(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
         n.to_python(n, clone)
 
 
+cdef bint skb_vlan_untag(sk_buff *skb) noexcept nogil:
+    """Take a tag out that the NIC has left in (rx-vlan-offload off); False: it is cut off. [skb_vlan_untag()]"""
+    cdef u8 *tag = skb.data
+    if skb_headlen(skb) < VLAN_HLEN + 2:
+        return False
+    skb.vlan_tci = get_be16(tag)
+    skb.vlan_present = 1
+    skb.protocol = get_be16(tag + 2)
+    skb_pull(skb, VLAN_HLEN)
+    memmove(tag + VLAN_HLEN - ETH_HLEN, tag - ETH_HLEN, ETH_HLEN - 2)
+    skb.mac_header = <u16>(skb.data - skb.head - ETH_HLEN)
+    return True
+
+
 cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
     """Hand one packet up: taps first, then the one handler of its type. Consumes skb.
 
@@ -45,6 +62,9 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     cdef ptype_table *table = <ptype_table *>n.ptypes
     cdef packet_type *ptype
     sd.processed += 1
+    if unlikely(skb.protocol == ETH_P_8021Q and not skb_vlan_untag(skb)):
+        kfree_skb_reason(skb, SKB_DROP_REASON_NOMEM)
+        return
     skb.network_header = <u16>(skb.data - skb.head)
     if unlikely(load_acquire_ptr(&n.taps) != NULL):
         tap_deliver(n, skb, sd.now)

@@ -1,6 +1,14 @@
 """``ethtool``: the shapes of the real tool."""
 
+import json
+import re
+import shutil
+import subprocess
+
 import pytest
+
+from tests.memory_host import memory_host
+from tests.netns import fresh_netns
 
 
 class Nic:
@@ -34,7 +42,7 @@ def test_statistics(nic, good):
 def test_driver(nic, good):
     assert good("ethtool", "-i", "tap0") == (
         "driver: igb\nversion: 6.18\nfirmware-version: \nexpansion-rom-version: \n"
-        "bus-info: tap0\nsupports-statistics: yes\nsupports-test: no\n"
+        "bus-info: tap0\nsupports-statistics: yes\nsupports-test: yes\n"
         "supports-eeprom-access: no\nsupports-register-dump: no\nsupports-priv-flags: no\n"
     )
 
@@ -44,6 +52,7 @@ def test_ring(nic, good):
         "Ring parameters for tap0:\n"
         "Pre-set maximums:\nRX:\t\t4096\nRX Mini:\tn/a\nRX Jumbo:\tn/a\nTX:\t\t4096\n"
         "Current hardware settings:\nRX:\t\t256\nRX Mini:\tn/a\nRX Jumbo:\tn/a\nTX:\t\t256\n"
+        "RX Buf Len:\t\tn/a\nCQE Size:\t\tn/a\nTX Push:\tn/a\nTCP data split:\tn/a\n"
     )
     assert good("ethtool", "-g", "tap0", "--json") == [
         {"ifname": "tap0", "rx": 256, "tx": 256, "rx-max": 4096, "tx-max": 4096}
@@ -62,3 +71,99 @@ def test_unknown_device_and_no_question_are_refused(nic, refused):
     assert "try: netstack ethtool -S tap0" in refused("ethtool", "-S", "eth9")
     assert "try: netstack ethtool -S tap0" in refused("ethtool", "tap0")
     assert "not allowed with" in refused("ethtool", "-S", "-g", "tap0")
+
+
+# ---- on a host that runs
+
+
+@pytest.fixture
+def it(serve):
+    with memory_host() as it:
+        serve(it.host)
+        yield it
+
+
+def test_rings_throttle_and_features_are_set(it, good):
+    assert good("ethtool", "-G", "tap0", "rx", "512", "tx", "64") == ""
+    assert good("ethtool", "-g", "tap0", "--json")[0]["rx"] == 512
+    assert good("ethtool", "-C", "tap0", "rx-usecs", "100") == ""
+    assert "\nrx-usecs: 100\n" in good("ethtool", "-c", "tap0")
+    assert good("ethtool", "-K", "tap0", "gro", "off", "rxhash", "off") == ""
+    text = good("ethtool", "-k", "tap0")
+    assert "\ngeneric-receive-offload: off\n" in text
+    assert "\nreceive-hashing: off\n" in text
+    assert "\nntuple-filters: off [fixed]\n" in text
+
+
+def test_queues_and_hash(it, good):
+    assert good("ethtool", "-l", "tap0") == (
+        "Channel parameters for tap0:\n"
+        "Pre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t1\n"
+        "Current hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t1\n"
+    )
+    assert good("ethtool", "-L", "tap0", "combined", "1") == ""
+    assert good("ethtool", "-X", "tap0", "hkey", ":".join(["6d"] * 40), "equal", "1") == ""
+    lines = good("ethtool", "-x", "tap0").splitlines()
+    assert lines[0] == "RX flow hash indirection table for tap0 with 1 RX ring(s):"
+    assert lines[1] == "    0:      0     0     0     0     0     0     0     0"
+    assert lines[16] == "  120:      0     0     0     0     0     0     0     0"
+    assert lines[17:19] == ["RSS hash key:", ":".join(["6d"] * 40)]
+    assert lines[19:] == [
+        "RSS hash function:",
+        "    toeplitz: on",
+        "    xor: off",
+        "    crc32: off",
+    ]
+    assert good("ethtool", "-n", "tap0") == "1 RX rings available\nTotal 0 rules\n\n"
+    assert good("ethtool", "-N", "tap0", "rx-flow-hash", "udp4", "sdfn") == ""
+    assert good("ethtool", "-n", "tap0", "rx-flow-hash", "udp4") == (
+        "UDP over IPV4 flows use these fields for computing Hash flow key:\nIP SA\nIP DA\n"
+        "L4 bytes 0 & 1 [TCP/UDP src port]\nL4 bytes 2 & 3 [TCP/UDP dst port]\n\n"
+    )
+
+
+def test_the_self_test(it, good, netstack):
+    assert good("ethtool", "-t", "tap0") == (
+        "The test result is PASS\nThe test extra info:\n"
+        "Register test  (offline)\t 0\nInterrupt test (offline)\t 0\n"
+        "Loopback test  (offline)\t 0\nLink test   (on/offline)\t 0\n\n"
+    )
+    it.device.nic.close()
+    status, out, _ = netstack("ethtool", "-t", "tap0", "online")
+    assert status == 1
+    assert "The test result is FAIL" in out
+    it.device.nic.open()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-G tap0", "-G tap0 rx", "-G tap0 rx 7", "-C tap0 blah 5", "-K tap0 ntuple on",
+        "-L tap0 combined 3", "-X tap0 equal 2", "-X tap0 rings 2", "-X tap0", "-N tap0",
+        "-N tap0 flow-type udp4 action 0", "-t tap0 sometimes", "-g tap0 rx", "-G lo rx 64",
+    ],
+)  # fmt: skip
+def test_what_can_not_be_is_refused(it, refused, words):
+    refused("ethtool", *words.split())
+
+
+@pytest.mark.tap
+@pytest.mark.skipif(not shutil.which("ethtool"), reason="no ethtool here to compare with")
+def test_features_stand_in_the_lines_of_the_real_tool(it, good):
+    with fresh_netns():
+        subprocess.run("ip link add d0 type veth peer name d1", shell=True, check=True)
+        text = subprocess.run(
+            ["ethtool", "-k", "d0"], check=True, capture_output=True, text=True
+        ).stdout
+        data = json.loads(
+            subprocess.run(
+                ["ethtool", "--json", "-k", "d0"], check=True, capture_output=True, text=True
+            ).stdout
+        )
+    names = re.findall(r"^(\t?[\w-]+):", text, re.MULTILINE)
+    assert re.findall(r"^(\t?[\w-]+):", good("ethtool", "-k", "tap0"), re.MULTILINE) == names
+    ours = good("ethtool", "-k", "tap0", "--json")
+    assert list(ours[0]) == list(data[0])
+    for name, row in data[0].items():
+        assert name == "ifname" or list(ours[0][name]) == list(row)
+        assert name == "ifname" or (ours[0][name]["fixed"] is None) == (row["fixed"] is None)
