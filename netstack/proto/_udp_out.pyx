@@ -132,14 +132,9 @@ cdef int udp_may_send(sock *sk, const sock_msg *msg, u32 gso_size, const rtable 
     return 0
 
 
-cdef int udp_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
-    """Send a message as one datagram, or with UDP_SEGMENT as several. 0 or a negative errno."""
-    cdef rtable rt
+cdef int udp_way(sock *sk, const sock_msg *msg, rtable *rt, u16 *dport) noexcept nogil:
+    """Find out where a message goes, and how. 0 or a negative errno."""
     cdef u32 daddr = 0
-    cdef u16 dport = 0
-    cdef u32 gso_size = msg.gso_size if msg.gso_size else sk.gso_size
-    cdef size_t offset = 0
-    cdef u32 size
     cdef int rc
     if load_acquire32(&sk.flags) & SOCKF_CLOSED:
         return -EBADF
@@ -147,22 +142,59 @@ cdef int udp_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
     if rc == 0 and msg.len > 0xFFFF:
         rc = -EMSGSIZE
     if rc == 0:
-        rc = udp_destination(sk, msg, &daddr, &dport)
+        rc = udp_destination(sk, msg, &daddr, dport)
     if rc == 0:
         rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
-                       msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
+                       msg.ifindex if msg.ifindex else sk.bound_dev_if, rt)
+    return rc
+
+
+cdef int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport) noexcept nogil:
+    """Send a message whose way is known as one datagram, or with UDP_SEGMENT as several."""
+    cdef u32 gso_size = msg.gso_size if msg.gso_size else sk.gso_size
+    cdef size_t offset = 0
+    cdef u32 size
+    cdef int rc
     if gso_size == 0:
         gso_size = 0x10000         # all in one
-    if rc == 0:
-        rc = udp_may_send(sk, msg, gso_size, &rt)
+    rc = udp_may_send(sk, msg, gso_size, rt)
     if rc:
         return rc
     while True:
         size = <u32>min(msg.len - offset, <size_t>gso_size)
-        rc = udp_send_one(sk, msg, offset, size, &rt, dport)
+        rc = udp_send_one(sk, msg, offset, size, rt, dport)
         offset += size
         if rc or offset >= msg.len:
             break
     if rc == 0:
         mib_inc(sk.n, SLOT_PROCESS, UdpOutDatagrams)
     return rc
+
+
+cdef int udp_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
+    """Send a message as one datagram, or with UDP_SEGMENT as several. 0 or a negative errno."""
+    cdef rtable rt
+    cdef u16 dport = 0
+    cdef int rc = udp_way(sk, msg, &rt, &dport)
+    return rc if rc else udp_send_way(sk, msg, &rt, dport)
+
+
+cdef u32 udp_sendmmsg(sock *sk, sock_msg *msgs, u32 count, int *err) noexcept nogil:
+    """Send messages in turn until one fails; how many. Its negative errno is in ``err``, 0 if none failed.
+
+    Those that go to the same place one after the other look up the way once.
+    """
+    cdef rtable rt
+    cdef u16 dport = 0
+    cdef u32 i
+    err[0] = 0
+    for i in range(count):
+        if (i == 0 or msgs[i].daddr != msgs[i - 1].daddr or msgs[i].dport != msgs[i - 1].dport
+                or msgs[i].has_addr != msgs[i - 1].has_addr or msgs[i].len > 0xFFFF
+                or load_acquire32(&sk.flags) & SOCKF_CLOSED):
+            err[0] = udp_way(sk, &msgs[i], &rt, &dport)
+        if err[0] == 0:
+            err[0] = udp_send_way(sk, &msgs[i], &rt, dport)
+        if err[0]:
+            return i
+    return count

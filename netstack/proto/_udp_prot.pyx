@@ -15,7 +15,7 @@ from netstack._counters cimport UdpInDatagrams
 from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
 from netstack.proto._route cimport rtable
 from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
-from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmsg
+from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
 from netstack.sock._sock cimport SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
 from netstack.sock._table cimport (
     table_create, table_destroy, table_get_port, table_unhash, udp_lookup, udp_table,
@@ -112,6 +112,7 @@ def init(Net n not None):
     prot.get_port = table_get_port
     prot.connect = udp_connect
     prot.sendmsg = udp_sendmsg
+    prot.sendmmsg = udp_sendmmsg
     prot.unhash = table_unhash
     prot.complete = udp_complete
     prot.setsockopt = udp_setsockopt

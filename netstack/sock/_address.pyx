@@ -11,9 +11,10 @@ library gives for unknown names.
 """
 
 from cpython.number cimport PyNumber_Index
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_FromStringAndSize
 
-from netstack._abi cimport ntohl, u16, u32
+from netstack._abi cimport ntohl, u16, u32, u64
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -127,3 +128,26 @@ cdef str format_ipv4(u32 addr):
 
 cdef tuple make_sockaddr(u32 addr, u16 port):
     return format_ipv4(addr), port
+
+
+# ---- peers whose tuples are kept
+
+cdef object peer_miss(peer_cache *peers, u32 at, u64 key):
+    """Make the tuple of a peer and keep it in the place of another."""
+    cdef PyObject *old
+    peer = make_sockaddr(<u32>(key >> 16), <u16>key)
+    Py_INCREF(peer)
+    old = peers.peer[at]           # only now: making a tuple may run a collection, and that anything
+    peers.peer[at] = <PyObject *>peer
+    peers.key[at] = key
+    Py_XDECREF(old)
+    return peer
+
+
+cdef void peers_clear(peer_cache *peers) noexcept:
+    cdef PyObject *old
+    cdef int i
+    for i in range(PEERS):
+        old = peers.peer[i]
+        peers.peer[i] = NULL
+        Py_XDECREF(old)

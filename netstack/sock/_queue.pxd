@@ -1,7 +1,8 @@
 """The receive queue; see ``_queue.pyx``.
 
 Reading, a datagram at a time: sock_first() locks and gives the oldest, then sock_read() ends it or
-sock_peeked() leaves it, and unlocks.
+sock_peeked() leaves it, and unlocks. Reading many: sock_taken() and sock_next() in turn after
+sock_first(), sock_read_end() at the end.
 """
 
 from netstack._abi cimport (
@@ -27,15 +28,20 @@ cdef inline void sock_read_end(sock *sk) noexcept nogil:
         sock_sync_fd(sk)
     spin_unlock(&sk.reader_lock)
 
-cdef inline sk_buff *sock_first(sock *sk) noexcept nogil:
-    """Give the oldest datagram, with reader_lock held; NULL, without the lock, when there is none."""
-    cdef sk_buff *skb
-    spin_lock(&sk.reader_lock)
-    skb = sk.reader_queue.first
+cdef inline sk_buff *sock_next(sock *sk) noexcept nogil:
+    """Give the oldest datagram whose checksum is good, NULL when there is none. reader_lock is held."""
+    cdef sk_buff *skb = sk.reader_queue.first
     if skb == NULL:
         skb = sock_splice(sk)
     while skb != NULL and SOCK_CB(skb).csum_unchecked and not sk.prot.complete(sk, skb):
         skb = sock_drop_bad(sk, skb)
+    return skb
+
+cdef inline sk_buff *sock_first(sock *sk) noexcept nogil:
+    """Give the oldest datagram, with reader_lock held; NULL, without the lock, when there is none."""
+    cdef sk_buff *skb
+    spin_lock(&sk.reader_lock)
+    skb = sock_next(sk)
     if skb == NULL:
         sock_read_end(sk)
     return skb
@@ -55,8 +61,8 @@ cdef inline void sock_pop(sock *sk, sk_buff *skb) noexcept nogil:
         prefetch(<u8 *>following + 128)
         prefetch(following.next)
 
-cdef inline void sock_read(sock *sk, sk_buff *skb) noexcept nogil:
-    """End the datagram that sock_first() gave: an application has it. Unlocks."""
+cdef inline void sock_taken(sock *sk, sk_buff *skb) noexcept nogil:
+    """End the datagram that sock_next() gave: an application has it. Stays locked."""
     sock_pop(sk, skb)
     sk.deficit += SOCK_CB(skb).truesize
     if skb.frag_list == NULL and skb.owner == NULL and load_acquire32(&skb.dataref) == 1:
@@ -66,7 +72,15 @@ cdef inline void sock_read(sock *sk, sk_buff *skb) noexcept nogil:
         sk.nr_dead += 1
     else:
         sock_end_odd(sk, skb)
-    if sk.nr_dead >= SOCK_BATCH or sk.deficit >= sk.rcvbuf >> 2 or sk.reader_queue.first == NULL:
+
+cdef inline bint sock_flush_due(sock *sk) noexcept nogil:
+    """True when what was read is so much that it has to be given back."""
+    return sk.nr_dead >= SOCK_BATCH or sk.deficit >= sk.rcvbuf >> 2
+
+cdef inline void sock_read(sock *sk, sk_buff *skb) noexcept nogil:
+    """End the datagram that sock_first() gave: an application has it. Unlocks."""
+    sock_taken(sk, skb)
+    if sock_flush_due(sk) or sk.reader_queue.first == NULL:
         sock_read_end(sk)
     else:
         spin_unlock(&sk.reader_lock)

@@ -87,6 +87,7 @@ cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
         store_relaxed64(&sk.rmem_in, sk.rmem_in + size)
         cb.truesize = size
         cb.dropcount = sk.drops
+        cb.taken = 0
         skb.next = NULL
         if sk.receive_queue.first == NULL:
             sk.receive_queue.first = skb

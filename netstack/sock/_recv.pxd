@@ -4,11 +4,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.string cimport memcpy
 
-from netstack._abi cimport u8, u32
+from netstack._abi cimport u8, u32, u64
 from netstack._net cimport SLOT_PROCESS, mib_inc
 from netstack._skb cimport sk_buff, skb_copy_bits
 from netstack.sock._queue cimport sock_peeked, sock_read
-from netstack.sock._sock cimport sock
+from netstack.sock._sock cimport SOCK_CB, sock, sock_skb_cb
 
 cdef extern from "Python.h":
     PyObject *PyBytes_FromStringAndSize(const char *data, Py_ssize_t size)
@@ -26,14 +26,23 @@ cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssiz
                         Py_ssize_t ancbufsize, int flags)
 
 
+cdef inline u32 data_left(const sk_buff *skb) noexcept nogil:
+    """Bytes of a datagram, or those of a merged packet that batch calls have not read."""
+    return skb.len if skb.data_len == 0 else skb.len - SOCK_CB(<sk_buff *>skb).taken
+
+cdef inline void copy_bits(const sk_buff *skb, u32 offset, char *to, u32 size) noexcept nogil:
+    """Copy ``size`` bytes of what is left of a datagram, from ``offset`` on."""
+    if skb.data_len == 0:
+        memcpy(to, skb.data + offset, size)
+    else:
+        skb_copy_bits(skb, SOCK_CB(<sk_buff *>skb).taken + offset, <u8 *>to, size)
+
 cdef inline Py_ssize_t copy_out(sk_buff *skb, char *to, Py_ssize_t size) noexcept:
     """Copy a datagram, at most ``size`` bytes of it; give how many."""
-    if size > <Py_ssize_t>skb.len:
-        size = skb.len
-    if skb.data_len == 0:
-        memcpy(to, skb.data, size)
-        return size
-    return skb_copy_bits(skb, 0, <u8 *>to, <u32>size)
+    if size > <Py_ssize_t>data_left(skb):
+        size = data_left(skb)
+    copy_bits(skb, 0, to, <u32>size)
+    return size
 
 cdef inline void recv_end(sock *sk, sk_buff *skb, int flags) noexcept:
     """End what sock_first() gave, or leave it where it is when it was only looked at. Unlocks."""
@@ -46,8 +55,8 @@ cdef inline void recv_end(sock *sk, sk_buff *skb, int flags) noexcept:
 cdef inline bytes take_bytes(sock *sk, sk_buff *skb, Py_ssize_t size, int flags):
     """Make bytes of a datagram, at most ``size``, and end it. Unlocks."""
     cdef PyObject *data
-    if size > <Py_ssize_t>skb.len:
-        size = skb.len
+    if size > <Py_ssize_t>data_left(skb):
+        size = data_left(skb)
     if skb.data_len == 0:
         data = PyBytes_FromStringAndSize(<char *>skb.data, size)
     else:
@@ -61,3 +70,7 @@ cdef inline bytes take_bytes(sock *sk, sk_buff *skb, Py_ssize_t size, int flags)
     value = <bytes>data
     Py_XDECREF(data)
     return value
+
+cdef inline u64 peer_key(const sock_skb_cb *cb) noexcept nogil:
+    """Who sent a datagram: address << 16 | port."""
+    return <u64>cb.saddr << 16 | cb.sport

@@ -73,15 +73,17 @@ cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssiz
     that much room together.
     """
     cdef sock_skb_cb cb = SOCK_CB(skb)[0]
-    cdef u32 size = skb.len
+    cdef u32 size = data_left(skb)
     cdef u32 gso_size = skb.gso_size if skb.gso_type else 0
     cdef int msg_flags = MSG_TRUNC if <Py_ssize_t>size > room else 0
     cdef u32 offset = 0
+    cdef u32 part
     cdef int i
     if views != NULL:
         for i in range(n):
-            offset += skb_copy_bits(skb, offset, <u8 *>views[i].buf,
-                                    <u32>min(views[i].len, <Py_ssize_t>size))
+            part = <u32>min(views[i].len, <Py_ssize_t>(size - offset))
+            copy_bits(skb, offset, <char *>views[i].buf, part)
+            offset += part
         recv_end(sk, skb, flags)
         data = size if flags & MSG_TRUNC else offset
     else:

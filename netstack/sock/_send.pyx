@@ -18,10 +18,6 @@ from netstack.sock._calls cimport fail
 from netstack.sock._cmsg cimport get_cmsgs
 from netstack.sock._sock cimport sock_iov
 
-cdef enum:
-    MSG_OOB = 1
-    MSG_MORE = 0x8000
-
 
 cdef void empty_message(sock_msg *msg) noexcept:
     memset(msg, 0, sizeof(sock_msg))

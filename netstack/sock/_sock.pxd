@@ -67,6 +67,7 @@ cdef struct sock_skb_cb:           # skb.cb from the lookup to the reader
     u32 ifindex
     u32 truesize                   # charged to the socket
     u32 dropcount                  # drops when it was queued (SO_RXQ_OVFL)
+    u32 taken                      # of a merged packet in several buffers: bytes that batch calls have read
 
 cdef struct sock_iov:
     const u8 *base
@@ -104,6 +105,8 @@ cdef struct proto:
     int (*get_port)(sock *sk, u32 addr, u16 port) noexcept nogil
     int (*connect)(sock *sk, u32 addr, u16 port) noexcept nogil
     int (*sendmsg)(sock *sk, sock_msg *msg) noexcept nogil
+    # The number sent; `err` is the negative errno of the first that was not, else 0.
+    u32 (*sendmmsg)(sock *sk, sock_msg *msgs, u32 count, int *err) noexcept nogil
     int (*setsockopt)(sock *sk, int name, int value) noexcept nogil      # of the protocol's own level
     int (*getsockopt)(sock *sk, int name, int *value) noexcept nogil
     void (*unhash)(sock *sk) noexcept nogil

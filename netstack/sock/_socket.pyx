@@ -16,24 +16,26 @@ import warnings
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.number cimport PyNumber_Index
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
 
-from netstack._abi cimport load_acquire32, u16, u32, u64
+from netstack._abi cimport load_acquire32, u64
 from netstack._net cimport Net
 from netstack._skb cimport sk_buff
-from netstack.sock._address cimport make_sockaddr, parse_sockaddr
+from netstack.sock._address cimport make_sockaddr, parse_sockaddr, peer_of, peers_clear
+from netstack.sock._batch cimport (
+    check_batch, get_records, recv_list, recv_packets, send_list, send_packets,
+)
 from netstack.sock._calls cimport (
     fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
 )
 from netstack.sock._options cimport get_option, set_option_value
 from netstack.sock._queue cimport sock_first, sock_frames
 from netstack.sock._recv cimport (
-    MSG_ERRQUEUE, MSG_TRUNC, copy_out, get_writable, recv_end, recv_message, recv_wait, take_bytes,
+    MSG_ERRQUEUE, MSG_TRUNC, copy_out, data_left, get_writable, peer_key, recv_end, recv_message, recv_wait,
+    take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
-from netstack.sock._sock cimport SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg, sock_skb_cb
+from netstack.sock._sock cimport SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg
 from netstack.sock._wake cimport sock_poll_fd
 
 cdef enum:
@@ -67,9 +69,7 @@ cdef class Socket:
                 self.close()
 
     def __dealloc__(self):
-        cdef int i
-        for i in range(PEERS):
-            Py_XDECREF(self.peers[i])
+        peers_clear(&self.peers)
         if self.memory != NULL:
             sk_free(self.memory)
 
@@ -124,20 +124,6 @@ cdef class Socket:
                 return skb
         return recv_wait(self.open(), self.timeout_ns, flags)
 
-    cdef object peer_of(self, u32 addr, u16 port):
-        """Give the (host, port) tuple of a peer, the one of last time if it is still kept."""
-        cdef u64 key = <u64>addr << 16 | port
-        cdef u32 at = <u32>(key * <u64>0x9E3779B97F4A7C15 >> 61)
-        cdef PyObject *old = self.peers[at]
-        if old != NULL and self.peer_keys[at] == key:
-            return <object>old
-        peer = make_sockaddr(addr, port)
-        Py_INCREF(peer)
-        self.peers[at] = <PyObject *>peer
-        self.peer_keys[at] = key
-        Py_XDECREF(old)
-        return peer
-
     def recv(self, Py_ssize_t bufsize, int flags=0, /):
         """Receive a datagram, at most ``bufsize`` bytes of it."""
         cdef sk_buff *skb
@@ -151,35 +137,31 @@ cdef class Socket:
     def recvfrom(self, Py_ssize_t bufsize, int flags=0, /):
         """Receive a datagram and the address it came from."""
         cdef sk_buff *skb
-        cdef u32 addr
-        cdef u16 port
+        cdef u64 peer
         if bufsize < 0:
             raise ValueError("negative buffersize in recvfrom")
         skb = self.first(flags)
         if skb == NULL:
             return b"", None
-        addr = SOCK_CB(skb).saddr
-        port = SOCK_CB(skb).sport
+        peer = peer_key(SOCK_CB(skb))
         data = take_bytes(self.memory, skb, bufsize, flags)
-        return data, self.peer_of(addr, port)
+        return data, peer_of(&self.peers, peer)
 
     def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
         """Receive a datagram into a writable buffer; give its length."""
-        cdef u32 addr = 0
-        cdef u16 port = 0
+        cdef u64 peer = 0
         cdef bint came
-        return self.read_into(buffer, nbytes, flags, "recv_into", &addr, &port, &came)
+        return self.read_into(buffer, nbytes, flags, "recv_into", &peer, &came)
 
     def recvfrom_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
         """Receive a datagram into a writable buffer; give its length and the address it came from."""
-        cdef u32 addr = 0
-        cdef u16 port = 0
+        cdef u64 peer = 0
         cdef bint came
-        size = self.read_into(buffer, nbytes, flags, "recvfrom_into", &addr, &port, &came)
-        return size, self.peer_of(addr, port) if came else None
+        size = self.read_into(buffer, nbytes, flags, "recvfrom_into", &peer, &came)
+        return size, peer_of(&self.peers, peer) if came else None
 
-    cdef Py_ssize_t read_into(self, object buffer, Py_ssize_t nbytes, int flags, str name, u32 *addr,
-                              u16 *port, bint *came) except -1:
+    cdef Py_ssize_t read_into(self, object buffer, Py_ssize_t nbytes, int flags, str name, u64 *peer,
+                              bint *came) except -1:
         cdef Py_buffer view
         cdef sk_buff *skb
         cdef Py_ssize_t size = 0
@@ -194,9 +176,8 @@ cdef class Socket:
             if skb != NULL:
                 size = copy_out(skb, <char *>view.buf, nbytes if nbytes else view.len)
                 if flags & MSG_TRUNC:
-                    size = skb.len
-                addr[0] = SOCK_CB(skb).saddr
-                port[0] = SOCK_CB(skb).sport
+                    size = data_left(skb)
+                peer[0] = peer_key(SOCK_CB(skb))
                 recv_end(self.memory, skb, flags)
         finally:
             PyBuffer_Release(&view)
@@ -205,7 +186,7 @@ cdef class Socket:
     def recvmsg(self, Py_ssize_t bufsize, Py_ssize_t ancbufsize=0, int flags=0, /):
         """Receive a datagram: (data, ancillary data, flags, address)."""
         cdef sk_buff *skb
-        cdef sock_skb_cb cb
+        cdef u64 peer
         if bufsize < 0:
             raise ValueError("negative buffer size in recvmsg()")
         if ancbufsize < 0:
@@ -213,14 +194,14 @@ cdef class Socket:
         skb = self.first(flags)
         if skb == NULL:
             return b"", [], 0, None
-        cb = SOCK_CB(skb)[0]
+        peer = peer_key(SOCK_CB(skb))
         data, ancillary, msg_flags = recv_message(self.memory, skb, NULL, 0, bufsize, ancbufsize, flags)
-        return data, ancillary, msg_flags, self.peer_of(cb.saddr, cb.sport)
+        return data, ancillary, msg_flags, peer_of(&self.peers, peer)
 
     def recvmsg_into(self, buffers, Py_ssize_t ancbufsize=0, int flags=0, /):
         """Receive a datagram into several writable buffers: (bytes, ancillary data, flags, address)."""
         cdef Py_buffer views[MAX_VIEWS]
-        cdef sock_skb_cb cb
+        cdef u64 peer
         cdef sk_buff *skb
         cdef Py_ssize_t room = 0
         cdef int n = 0
@@ -236,9 +217,9 @@ cdef class Socket:
             skb = self.first(flags)
             if skb == NULL:
                 return 0, [], 0, None
-            cb = SOCK_CB(skb)[0]
+            peer = peer_key(SOCK_CB(skb))
             data, ancillary, msg_flags = recv_message(self.memory, skb, views, n, room, ancbufsize, flags)
-            return data, ancillary, msg_flags, self.peer_of(cb.saddr, cb.sport)
+            return data, ancillary, msg_flags, peer_of(&self.peers, peer)
         finally:
             while n:
                 n -= 1
@@ -279,6 +260,59 @@ cdef class Socket:
     def sendmsg(self, buffers, ancdata=(), int flags=0, address=None, /):
         """Send the bytes of several buffers as one datagram."""
         return send_buffers(self.open(), buffers, ancdata, flags, address)
+
+    # ---- many at once
+
+    def recv_batch(self, Py_ssize_t n, Py_ssize_t bufsize=65535, int flags=0):
+        """Receive up to ``n`` datagrams: a list of (data, address), as recvfrom() gives them.
+
+        Waits for the first as recvfrom() does, and takes with it what is queued. An empty list says that
+        no more will come.
+        """
+        cdef sk_buff *skb
+        check_batch(n, "recv_batch", flags)
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv_batch")
+        skb = self.first(flags)
+        return [] if skb == NULL else recv_list(self.memory, skb, n, bufsize, &self.peers)
+
+    def recv_batch_into(self, buffer, packets, int flags=0):
+        """Receive datagrams one behind the other into ``buffer``; give how many.
+
+        ``packets`` is a writable buffer too, and gets a record of 16 bytes for each: offset and length of
+        the data, and address of the sender, three 32-bit numbers; its port, and MSG_TRUNC if the buffer
+        was too small for it, two 16-bit numbers; all in the machine's byte order (struct format
+        "=IIIHH"). Ends when either buffer is full. Waits for the first as recvfrom() does.
+        """
+        cdef Py_buffer data, records
+        cdef sk_buff *skb
+        get_writable(buffer, &data, "recv_batch_into")
+        try:
+            get_records(packets, &records, True, "recv_batch_into")
+            try:
+                check_batch(records.len, "recv_batch_into", flags)
+                skb = self.first(flags)
+                return 0 if skb == NULL else recv_packets(self.memory, skb, &data, &records)
+            finally:
+                PyBuffer_Release(&records)
+        finally:
+            PyBuffer_Release(&data)
+
+    def send_batch(self, messages, int flags=0):
+        """Send a sequence of (data, address); None as address is the peer. Give how many were sent.
+
+        The errors are those of sendto(), for the first message. One that fails later ends the batch, and
+        shows when it is the first of another call.
+        """
+        return send_list(self.open(), messages, flags, &self.peers)
+
+    def send_batch_from(self, buffer, packets, n=None, int flags=0):
+        """Send the datagrams in ``buffer`` that the first ``n`` records of ``packets`` say; all if None.
+
+        The records are those of recv_batch_into(); address and port 0 are the peer. Give how many were
+        sent; errors as with send_batch().
+        """
+        return send_packets(self.open(), buffer, packets, n, flags)
 
     # ---- settings
 

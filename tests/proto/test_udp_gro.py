@@ -6,9 +6,12 @@ import struct
 import pytest
 
 import netstack
+from netstack._counters import mib
 from netstack.device._memory import MemoryWire
 from netstack.socket import UDP_GRO
 from tests.sock.rig import MAC, OUR_IP, PEER_IP, udp_frame
+
+RECORD = struct.Struct("=IIIHH")
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "python"])
@@ -78,3 +81,45 @@ def test_merged_datagrams_are_charged_as_what_they_take(host):
     assert sock.frames == 8
     sock.recv(65535)
     assert (sock.info["rmem"], sock.frames) == (0, 0)
+
+
+def test_batch_calls_take_a_merged_packet_apart(host):
+    sock = bound(host, 9000, 1)
+    parts = [bytes([i]) * 100 for i in range(10)] + [b"end"]
+    give(host, *[udp_frame(part) for part in parts])
+    assert sock.recv_batch(99) == [(part, (PEER_IP, 4000)) for part in parts]
+    assert netstack.ledger(host).delivered == 11
+    assert host.net.mib(mib["UdpInDatagrams"]) == 11
+    assert (sock.info["rmem"], sock.frames) == (0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_a_batch_may_end_within_a_merged_packet(host, n):
+    sock = bound(host, 9000, 1)
+    parts = [bytes([i]) * 100 for i in range(10)] + [b"end"]
+    give(host, *[udp_frame(part) for part in parts])
+    buffer, records = bytearray(100 * n), bytearray(16 * 99)
+    got = []
+    while len(got) < len(parts):
+        got += [data for data, _ in sock.recv_batch(n)]
+        if len(got) < len(parts):
+            count = sock.recv_batch_into(buffer, records)
+            ends = [RECORD.unpack_from(records, 16 * i)[:2] for i in range(count)]
+            got += [bytes(buffer[at : at + size]) for at, size in ends]
+    assert got == parts
+    assert (sock.info["rmem"], sock.frames) == (0, 0)
+
+
+def test_what_a_batch_left_of_a_merged_packet_is_read_by_the_other_calls(host):
+    sock = bound(host, 9000, 1)
+    for call in ("recvfrom", "recvmsg", "recv_into"):
+        give(host, *[udp_frame(bytes([i]) * 100) for i in range(10)])
+        assert len(sock.recv_batch(4)) == 4
+        rest = b"".join(bytes([i]) * 100 for i in range(4, 10))
+        if call == "recv_into":
+            buffer = bytearray(1000)
+            assert sock.recv_into(buffer) == 600
+            assert buffer[:600] == rest
+        else:
+            assert getattr(sock, call)(1000)[0] == rest
+        assert sock.frames == 0
