@@ -16,6 +16,7 @@ from netstack.napi._napi cimport irq_desc, napi_struct, softnet_data
 cdef enum:
     IGB_MAX_RXD = 4096
     IGB_RX_BUFFER_WRITE = 16       # descriptors given back to the hardware at once
+    IGB_RX_WINDOW = 128            # of them, those that the hardware has at least, if the ring is that large
     IGB_DEFAULT_TX_WORK = 128      # packets one poll cleans
     IGB_TX_WTHRESH = 16            # sent frames between two causes
     IGB_RXBUFFER = 1984            # data of an SKB_LARGE element behind its headroom
@@ -48,6 +49,8 @@ cdef struct igb_rx_ring:
     u32 count
     u32 next_to_use                # first descriptor to give to the hardware
     u32 next_to_clean              # first that the hardware may have finished
+    u32 next_to_alloc              # first without a buffer
+    u32 window                     # descriptors that the hardware is to have
     u32 queue_index
     u32 slot
     u32 itr
@@ -127,6 +130,17 @@ cdef inline u32 igb_rx_unused(const igb_rx_ring *ring) noexcept nogil:
     if ring.next_to_clean > ring.next_to_use:
         return ring.next_to_clean - ring.next_to_use - 1
     return ring.count + ring.next_to_clean - ring.next_to_use - 1
+
+cdef inline u32 igb_rx_wanted(const igb_rx_ring *ring) noexcept nogil:
+    """Descriptors that the hardware is to get now."""
+    cdef u32 unused = igb_rx_unused(ring)
+    cdef u32 given = ring.count - 1 - unused
+    return min(unused, ring.window - given) if given < ring.window else 0
+
+cdef inline u32 igb_rx_finished(const igb_rx_ring *ring) noexcept nogil:
+    """Descriptors between what has been cleaned and RDH: the hardware is through with them."""
+    cdef u32 head = ring.hw.head
+    return head - ring.next_to_clean if head >= ring.next_to_clean else ring.count + head - ring.next_to_clean
 
 cdef inline u32 igb_tx_unused(const igb_tx_ring *ring) noexcept nogil:
     """Descriptors that a frame can take. [igb_desc_unused()]"""

@@ -28,8 +28,8 @@ from netstack.device._igb_regs cimport (
 )
 from netstack.device._wire cimport wire
 from netstack.driver._igb cimport (
-    IGB_REFILL_NS, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector, igb_rx_buffer, igb_rx_ring,
-    igb_rx_unused, igb_tx_buffer, igb_tx_ring, lowest_latency,
+    IGB_REFILL_NS, IGB_RX_WINDOW, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector, igb_rx_buffer,
+    igb_rx_ring, igb_rx_unused, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, lowest_latency,
 )
 from netstack.driver._igb_hw cimport (
     igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable,
@@ -133,7 +133,8 @@ cdef int igb_setup_rx_resources(igb_rx_ring *ring) except -1:
     memset(ring.desc, 0, ring.count * sizeof(e1000_adv_rx_desc))
     ring.buffer = <igb_rx_buffer *>calloc(ring.count, sizeof(igb_rx_buffer))
     ring.frame_id = <u64 *>calloc(ring.count, sizeof(u64))
-    ring.next_to_use = ring.next_to_clean = 0
+    ring.next_to_use = ring.next_to_clean = ring.next_to_alloc = 0
+    ring.window = min(ring.count - 1, <u32>IGB_RX_WINDOW)
     if ring.buffer == NULL or ring.frame_id == NULL:
         igb_free_rx_resources(ring)
         raise MemoryError("no memory for a receive ring")
@@ -165,7 +166,7 @@ cdef enum:
 
 cdef int igb_fill_rx(igb_adapter *adapter) except -1:
     igb_configure(adapter)
-    igb_alloc_rx_buffers(&adapter.q_vector.rx, igb_rx_unused(&adapter.q_vector.rx))
+    igb_alloc_rx_buffers(&adapter.q_vector.rx, igb_rx_wanted(&adapter.q_vector.rx))
     if igb_rx_unused(&adapter.q_vector.rx) == adapter.q_vector.rx.count - 1:
         raise OSError(errno.ENOMEM, "the packet pool has no buffer left for the receive ring; "
                                     "close sockets with full queues, or give the host a larger pool")

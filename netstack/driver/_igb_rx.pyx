@@ -35,7 +35,8 @@ from netstack.device._igb_regs cimport (
 )
 from netstack.device._igb_rx cimport igb_rx_tail
 from netstack.driver._igb cimport (
-    IGB_RX_BUFFER_WRITE, igb_q_vector, igb_rx_buffer, igb_rx_ring, igb_rx_unused,
+    IGB_RX_BUFFER_WRITE, IGB_RX_WINDOW, igb_q_vector, igb_rx_buffer, igb_rx_finished, igb_rx_ring,
+    igb_rx_unused, igb_rx_wanted,
 )
 from netstack.napi._gro cimport napi_gro_receive
 
@@ -59,11 +60,12 @@ cdef void igb_alloc_rx_buffers(igb_rx_ring *ring, u32 count) noexcept nogil:
     cdef e1000_adv_rx_desc *desc
     while count:
         buffer = &ring.buffer[i]
-        if buffer.skb == NULL:
+        if i == ring.next_to_alloc:
             buffer.skb = skb_alloc_raw(ring.pool, SKB_LARGE)
             if unlikely(buffer.skb == NULL):
                 add_owned64(&ring.alloc_failed, 1)
                 break
+            ring.next_to_alloc = i + 1 if i + 1 < ring.count else 0
         desc = &ring.desc[i]
         desc.read.pkt_addr = <u64>igb_rx_data(buffer.skb)
         desc.read.hdr_addr = 0
@@ -86,6 +88,28 @@ cdef inline sk_buff *igb_build_skb(igb_rx_ring *ring, u32 i, u32 size) noexcept 
     skb.slot = <u8>ring.slot
     skb.len = size
     return skb
+
+
+cdef inline void igb_reuse_rx_buffer(igb_rx_ring *ring, u32 i) noexcept nogil:
+    """Hand a buffer on to the descriptor that is filled next. [igb_reuse_rx_page()]"""
+    cdef sk_buff *element = ring.buffer[i].skb
+    ring.buffer[i].skb = NULL
+    ring.buffer[ring.next_to_alloc].skb = element
+    ring.next_to_alloc = ring.next_to_alloc + 1 if ring.next_to_alloc + 1 < ring.count else 0
+
+
+cdef inline void igb_adapt_window(igb_rx_ring *ring) noexcept nogil:
+    """Choose how many descriptors the hardware is to have, before a poll.
+
+    Few, because buffers that come round soon are still in the cache. Twice as many as soon as it has used up all it
+    had, up to the whole ring; fewer again, slowly, while more than half of them stay free.
+    """
+    cdef u32 given = ring.count - 1 - igb_rx_unused(ring)
+    cdef u32 finished = igb_rx_finished(ring)
+    if unlikely(finished >= given and given >= ring.window):
+        ring.window = min(ring.window * 2, ring.count - 1)
+    elif unlikely(ring.window > <u32>IGB_RX_WINDOW) and (given - finished) * 2 > ring.window:
+        ring.window -= max((ring.window - <u32>IGB_RX_WINDOW) >> 6, <u32>1)
 
 
 cdef inline sk_buff *igb_construct_skb(igb_rx_ring *ring, u32 i, u32 size) noexcept nogil:
@@ -111,6 +135,7 @@ cdef inline sk_buff *igb_construct_skb(igb_rx_ring *ring, u32 i, u32 size) noexc
         # Whole cache lines: both buffers have room behind the frame.
         memcpy(skb.data + at, data + at, 64)
         at += 64
+    igb_reuse_rx_buffer(ring, i)
     return skb
 
 
@@ -216,7 +241,7 @@ cdef inline sk_buff *igb_take_skb(igb_rx_ring *ring, u32 i, u32 size, u32 status
 cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
     """Pass up to ``budget`` finished frames to GRO; gives how many. [igb_clean_rx_irq()]"""
     cdef igb_rx_ring *ring = &q.rx
-    cdef u32 cleaned_count = igb_rx_unused(ring)
+    cdef u32 cleaned_count
     cdef u64 features = ring.dev.features
     cdef u64 total_bytes = 0
     cdef u64 multicast = 0
@@ -224,9 +249,11 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
     cdef e1000_adv_rx_desc *desc
     cdef sk_buff *skb
     cdef u32 i, size, status
+    igb_adapt_window(ring)
+    cleaned_count = igb_rx_wanted(ring)
     while total_packets < budget:
         if cleaned_count >= IGB_RX_BUFFER_WRITE:
-            igb_alloc_rx_buffers(ring, cleaned_count)
+            igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
             cleaned_count = 0
         i = ring.next_to_clean
         desc = &ring.desc[i]
@@ -255,7 +282,8 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
         ring.total_packets += total_packets
         ring.total_bytes += total_bytes
     if cleaned_count:
-        igb_alloc_rx_buffers(ring, cleaned_count)
+        igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
+    q.napi.ready = igb_rx_finished(ring)
     return total_packets
 
 
@@ -282,4 +310,4 @@ cdef void igb_clean_rx_ring(igb_rx_ring *ring) noexcept nogil:
         if ring.buffer[k].skb != NULL:
             skb_free_raw(ring.buffer[k].skb)
             ring.buffer[k].skb = NULL
-    ring.next_to_clean = ring.next_to_use = 0
+    ring.next_to_clean = ring.next_to_use = ring.next_to_alloc = 0

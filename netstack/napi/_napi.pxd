@@ -58,6 +58,7 @@ cdef struct napi_struct:
     sk_buff_head rx_list           # GRO_NORMAL packets waiting for gro_normal_batch
     u32 rx_count                   # segments in rx_list
     u32 defer_hard_irqs_count
+    u32 ready                      # frames that its device still held finished after the last poll
     u64 timer                      # when the gro_flush_timeout watchdog polls, ns; 0 for off
     u64 gro_age                    # jiffy of this poll: packets held in an earlier one are old
     # What GRO did, in frames.
@@ -95,6 +96,7 @@ cdef struct softnet_data:
     napi_struct *napis[MAX_IRQS]   # every NAPI of this CPU, for timers
     u32 nr_napis
     u32 nr_hw
+    u32 hw_ran                     # the hardware has had its moment since the last poll
     hw_device *hw[MAX_HW]
     irq_desc *irqs[MAX_IRQS]
     u32 nr_irqs

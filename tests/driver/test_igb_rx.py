@@ -172,6 +172,63 @@ def test_a_poll_takes_at_most_its_weight():
     assert machine.cpu.softirqs()[3] < 200 / 16
 
 
+def held_by_the_throttle(machine: Machine, frames: int) -> int:
+    """Send ``frames`` while the throttle holds the interrupt back; how many the ring takes."""
+    machine.far.send(udp())
+    machine.cpu.run()  # fires, and may not for 10 ms from here on
+    for _ in range(frames):
+        machine.far.send(udp())
+    machine.cpu.run()
+    return machine.igb.queued()
+
+
+def test_the_hardware_gets_few_descriptors_and_more_when_it_used_up_all():
+    machine = Machine(ring=512)
+    machine.igb.set_coalesce(10000)
+    took = []
+    for _ in range(4):
+        took.append(held_by_the_throttle(machine, 600))
+        machine.clock.advance(0.01)
+        assert len(machine.run()) == 601
+        machine.clock.advance(0.01)
+    assert took[0] == 128  # IGB_RX_WINDOW
+    assert took[1] > 200
+    assert took[2] > 400
+    assert took[3] > 450  # it grows fast and shrinks slowly
+    assert max(took) <= 511
+    assert machine.ledger() == (4 * 601, 4 * 601)
+
+
+def test_the_hardware_gets_fewer_again_when_it_needs_few():
+    machine = Machine()
+    machine.igb.set_coalesce(10000)
+    held_by_the_throttle(machine, 600)
+    machine.clock.advance(0.01)
+    machine.run()
+    machine.igb.set_coalesce(0)
+    for _ in range(300):
+        machine.receive(udp(1000))
+    machine.igb.set_coalesce(10000)
+    machine.clock.advance(0.01)
+    assert held_by_the_throttle(machine, 600) == 128
+    machine.clock.advance(0.01)
+    machine.run()
+    machine.igb.close()
+    assert machine.free() == [4096] * 3
+
+
+def test_between_two_polls_the_hardware_reads_no_further_than_one_poll_reaches():
+    machine = Machine(pool=8192)
+    machine.igb.set_coalesce(0)
+    for _ in range(600):
+        machine.far.send(udp())
+    machine.cpu.run()
+    machine.sink.take()
+    assert machine.igb.stats()["rx_queue_0_packets"] == 600
+    assert machine.igb.stats()["rx_no_buffer_count"] == 0
+    assert machine.free()[2] == 8192 - 128
+
+
 def test_no_frame_is_lost_when_the_pool_is_used_up():
     machine = Machine(pool=300)
     frames = [udp(1000 + i % 400) for i in range(600)]
