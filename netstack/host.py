@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from netstack import _fastpath
 from netstack._net import ManualClock, Net
@@ -38,7 +38,12 @@ from netstack.proto.ip import ip_rcv
 from netstack.sock._calls import sockets as open_sockets
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from netstack.aio import DatagramTransport
     from netstack.socket import socket
+
+P = TypeVar("P", bound="asyncio.BaseProtocol")
 
 # Packets of the pools by size class (832, 1280, 2304 bytes). Memory is taken when first used.
 CPU_POOL = (12288, 3072, 6144)
@@ -161,6 +166,41 @@ class Host:
 
         # To type checkers it is the standard library's: the methods are the same.
         return cast("Callable[..., socket]", socket)(self, family, type, proto)
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], P],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: stdlib.socket | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> tuple[DatagramTransport, P]:
+        """Make a datagram endpoint as the event loop's method of the same name does, on this host.
+
+        Each wake-up hands the protocol everything that is queued. A protocol with a method
+        ``datagrams_received(list)`` gets lists of (data, address) instead of single datagrams.
+        Works under any loop with ``add_reader``. ``sock`` is a socket of a host, then the
+        endpoint's.
+        """
+        from netstack.aio import create_datagram_endpoint
+
+        return await create_datagram_endpoint(
+            self,
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+            loop=loop,
+        )
 
     def register_ethertype(
         self, ethertype: int, handler: Handler, device: NetDevice | None = None

@@ -44,6 +44,7 @@ ABOVE = {
     "_fastpath": "_fastpath",
     "host": "host",
     "socket": "host",
+    "aio": "host",
     "live": "host",
     "commands": "host",
     "tapstream": "host",
