@@ -18,7 +18,7 @@ from netstack._counters cimport SKB_DROP_REASON_DEV_READY
 from netstack._net cimport net_now
 from netstack._skb cimport kfree_skb_reason, sk_buff, skb_free_raw
 from netstack.driver._igb cimport (
-    igb_q_vector, igb_rx_ring, igb_rx_unused, igb_tx_buffer, igb_tx_ring, igb_tx_unused,
+    igb_q_vector, igb_rx_ring, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, igb_tx_unused,
 )
 from netstack.driver._igb_hw cimport igb_configure_rx, igb_configure_tx
 from netstack.driver._igb_main cimport (
@@ -50,10 +50,11 @@ cdef void igb_swap_rx(igb_adapter *adapter, igb_rx_ring *new) noexcept nogil:
         if ring.buffer[i].skb != NULL:
             skb_free_raw(ring.buffer[i].skb)
     ring.desc, ring.buffer, ring.frame_id, ring.count = new.desc, new.buffer, new.frame_id, new.count
-    ring.next_to_use = ring.next_to_clean = 0
+    ring.next_to_use = ring.next_to_clean = ring.next_to_alloc = 0
+    ring.window = new.window
     new.desc, new.buffer, new.frame_id = old.desc, old.buffer, old.frame_id
     igb_configure_rx(adapter)
-    igb_alloc_rx_buffers(ring, igb_rx_unused(ring))
+    igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
 
 
 cdef sk_buff *igb_take_unsent(igb_tx_ring *ring) noexcept nogil:
