@@ -123,6 +123,26 @@ cdef class Net:
             total += load_relaxed64(&self.ptr.slots[slot].fate[which])
         return total
 
+    def counted(self):
+        """Give all that is not 0: counters by their number, and frames by how they ended."""
+        cdef dict mibs = {}
+        cdef dict fates = {}
+        cdef u64 total
+        cdef u32 which, slot
+        for which in range(MIB_NR):
+            total = 0
+            for slot in range(self.ptr.nr_slots):
+                total += load_relaxed64(&self.ptr.slots[slot].mib[which])
+            if total:
+                mibs[which] = total
+        for which in range(SKB_FATE_NR):
+            total = 0
+            for slot in range(self.ptr.nr_slots):
+                total += load_relaxed64(&self.ptr.slots[slot].fate[which])
+            if total:
+                fates[which] = total
+        return mibs, fates
+
     def rx_frames(self):
         """Frames that came off the host's wires since it was made."""
         cdef u64 total = 0

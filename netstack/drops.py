@@ -29,7 +29,8 @@ REASONS: dict[str, Reason] = {
         "proto/udp.py udp_rcv", "no socket is bound to the address and port",
         "bind a socket to the port: `netstack ss -uan` lists those there are"),
     "PKT_TOO_SMALL": Reason(
-        "proto/_ip.pyx ip_rcv_core, proto/_udp.pyx udp_check_len", "shorter than its headers say or need",
+        "proto/_ip.pyx ip_rcv_core, proto/_udp.pyx udp_check_len, netif/_core.pyx vlan_do_receive",
+        "shorter than its headers say or need",
         "look at the frames: `netstack capture -e -v`; the sender cuts them"),
     "SOCKET_FILTER": Reason(
         "proto/_udp.pyx udp_filter", "the socket's filter refused it",

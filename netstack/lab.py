@@ -17,7 +17,7 @@ import errno
 import os
 import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from netstack.errors import UsageError, oserror
@@ -102,6 +102,21 @@ def own_network() -> None:
     """Move this thread into a fresh network namespace, if it may (CAP_SYS_ADMIN)."""
     with contextlib.suppress(PermissionError):
         _call("unshare", CLONE_NEWNET)
+
+
+@contextlib.contextmanager
+def another_network() -> Iterator[None]:
+    """Run the block in a fresh network namespace, in this thread; needs CAP_SYS_ADMIN."""
+    before = os.open(PROC / "thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("unshare", CLONE_NEWNET)
+        try:
+            _lo_up()
+            yield
+        finally:
+            _call("setns", before, CLONE_NEWNET)
+    finally:
+        os.close(before)
 
 
 def errno_of(function: Callable[[], object]) -> int:

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from netstack.lab import another_network
+
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 IFF_UP = 0x1
@@ -59,16 +61,8 @@ def make_tap(name: str, flags: int = IFF_TAP, *, owner: int | None = None) -> No
 @contextmanager
 def fresh_netns() -> Iterator[None]:
     """Run the block in a network namespace of its own, in this thread."""
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check(_libc.unshare(CLONE_NEWNET))
-        try:
-            link_up("lo")
-            yield
-        finally:
-            _check(_libc.setns(before, CLONE_NEWNET))
-    finally:
-        os.close(before)
+    with another_network():
+        yield
 
 
 @contextmanager

@@ -95,7 +95,7 @@ cdef void igb_rx_length_error(igb_nic *nic, u32 size) noexcept nogil:
 cdef bint igb_rx_vlan(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb) noexcept nogil:
     """Filter a tagged frame by VFTA, and move the tag into the descriptor (CTRL.VME). 7.4."""
     cdef u32 tci
-    if size[0] < ETH_HLEN + 4:
+    if size[0] < ETH_HLEN + 6:             # a tag, and something that it tags
         return True
     tci = get_be16(frame + 14)
     if nic.rctl & E1000_RCTL_VFE and not nic.vfta[(tci & 0xFFF) >> 5] >> (tci & 31) & 1:

@@ -11,7 +11,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memmove
 
 from netstack._abi cimport add_relaxed64, get_be16, likely, load_acquire_ptr, u8, u16, u32, unlikely
-from netstack._counters cimport SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_NOMEM, SKB_DROP_REASON_UNHANDLED_PROTO
+from netstack._counters cimport (
+    SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNHANDLED_PROTO,
+)
 from netstack._net cimport ETH_HLEN, IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
 from netstack._skb cimport PACKET_OTHERHOST, PACKET_OUTGOING, kfree_skb_reason, skb_clone, skb_headlen, skb_pull
 from netstack.netif._tap cimport tap_deliver
@@ -20,6 +22,10 @@ cdef enum:
     VLAN_VID_MASK = 0x0FFF
     VLAN_HLEN = 4
     ETH_P_8021Q = 0x8100
+    ETH_P_8021AD = 0x88A8
+    ETH_P_802_3_MIN = 0x0600
+    ETH_P_802_3 = 0x0001
+    ETH_P_802_2 = 0x0004
 
 
 # A row is never taken out: CPUs read the table without a lock.
@@ -31,26 +37,55 @@ cdef packet_type *ptype_find(ptype_table *table, u16 type) noexcept nogil:
     return NULL
 
 
+cdef inline bint eth_type_vlan(u16 protocol) noexcept nogil:
+    return protocol == ETH_P_8021Q or protocol == ETH_P_8021AD
+
+
+cdef bint skb_vlan_pull(sk_buff *skb) noexcept nogil:
+    """Take the tag at data for the packet's own; False: it is cut off."""
+    cdef u16 protocol
+    if skb_headlen(skb) < VLAN_HLEN + 2:
+        return False
+    skb.vlan_tci = get_be16(skb.data)
+    skb.vlan_present = 1
+    protocol = get_be16(skb.data + 2)
+    skb_pull(skb, VLAN_HLEN)
+    if protocol < ETH_P_802_3_MIN:
+        protocol = ETH_P_802_3 if get_be16(skb.data) == 0xFFFF else ETH_P_802_2
+    skb.protocol = protocol
+    skb.network_header = <u16>(skb.data - skb.head)
+    return True
+
+
+cdef bint skb_vlan_untag(sk_buff *skb) noexcept nogil:
+    """Take a tag out that the NIC has left in (rx-vlan-offload off); False: it is cut off. [skb_vlan_untag()]"""
+    cdef u8 *tag = skb.data
+    if not skb_vlan_pull(skb):
+        return False
+    memmove(tag + VLAN_HLEN - ETH_HLEN, tag - ETH_HLEN, ETH_HLEN - 2)
+    skb.mac_header = <u16>(skb.data - skb.head - ETH_HLEN)
+    return True
+
+
+cdef bint vlan_do_receive(sk_buff *skb) noexcept nogil:
+    """Read the tags of a packet. No device claims one, so only those with VID 0, a mere priority, leave it ours."""
+    if not skb.vlan_present and not skb_vlan_pull(skb):
+        return False
+    while skb.vlan_present:
+        skb.vlan_present = 0
+        if skb.vlan_tci & VLAN_VID_MASK:
+            skb.pkt_type = PACKET_OTHERHOST
+        elif eth_type_vlan(skb.protocol) and not skb_vlan_pull(skb):
+            return False
+    return True
+
+
 cdef void copy_to_python(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
     """Give Python's ETH_P_ALL handlers a clone of their own. [deliver_skb()]"""
     cdef sk_buff *clone = skb_clone(skb, sd.pool)
     if clone != NULL:
         clone.for_taps = 1
         n.to_python(n, clone)
-
-
-cdef bint skb_vlan_untag(sk_buff *skb) noexcept nogil:
-    """Take a tag out that the NIC has left in (rx-vlan-offload off); False: it is cut off. [skb_vlan_untag()]"""
-    cdef u8 *tag = skb.data
-    if skb_headlen(skb) < VLAN_HLEN + 2:
-        return False
-    skb.vlan_tci = get_be16(tag)
-    skb.vlan_present = 1
-    skb.protocol = get_be16(tag + 2)
-    skb_pull(skb, VLAN_HLEN)
-    memmove(tag + VLAN_HLEN - ETH_HLEN, tag - ETH_HLEN, ETH_HLEN - 2)
-    skb.mac_header = <u16>(skb.data - skb.head - ETH_HLEN)
-    return True
 
 
 cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
@@ -62,18 +97,17 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     cdef ptype_table *table = <ptype_table *>n.ptypes
     cdef packet_type *ptype
     sd.processed += 1
-    if unlikely(skb.protocol == ETH_P_8021Q and not skb_vlan_untag(skb)):
-        kfree_skb_reason(skb, SKB_DROP_REASON_NOMEM)
+    if unlikely(skb.protocol == ETH_P_8021Q) and not skb.vlan_present and not skb_vlan_untag(skb):
+        kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
         return
     skb.network_header = <u16>(skb.data - skb.head)
     if unlikely(load_acquire_ptr(&n.taps) != NULL):
         tap_deliver(n, skb, sd.now)
     if unlikely(table.all_python):
         copy_to_python(n, skb, sd)
-    if unlikely(skb.vlan_present):
-        if skb.vlan_tci & VLAN_VID_MASK:
-            skb.pkt_type = PACKET_OTHERHOST
-        skb.vlan_present = 0
+    if unlikely(skb.vlan_present or eth_type_vlan(skb.protocol)) and not vlan_do_receive(skb):
+        kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
+        return
     ptype = ptype_find(table, skb.protocol)
     if unlikely(ptype == NULL):
         if skb.dev != NULL:

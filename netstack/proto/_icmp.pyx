@@ -21,7 +21,7 @@ from netstack._counters cimport (
     IcmpInErrors, IcmpInMsgs, IcmpInParmProbs, IcmpInRedirects, IcmpInSrcQuenchs, IcmpInTimeExcds,
     IcmpInTimestampReps, IcmpInTimestamps, IcmpMsgInType, IcmpMsgOutType, IcmpOutDestUnreachs, IcmpOutErrors,
     IcmpOutMsgs, IcmpOutRateLimitGlobal, IcmpOutRateLimitHost, SKB_DROP_REASON_ICMP_CSUM,
-    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNHANDLED_PROTO, SKB_NOT_DROPPED_YET,
+    SKB_DROP_REASON_INVALID_PROTO, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNHANDLED_PROTO, SKB_NOT_DROPPED_YET,
 )
 from netstack._net cimport (
     IFF_LOOPBACK, SLOT_PROCESS, Net, icmp_echo_ignore_all, icmp_msgs_burst, icmp_msgs_per_sec, icmp_ratelimit,
@@ -152,6 +152,8 @@ cdef u32 icmp_rcv_check(net *n, sk_buff *skb) noexcept nogil:
     icmp_in_count(n, slot, skb.data[0])
     if skb.data[0] > NR_ICMP_TYPES and skb.data[0] != ICMP_EXT_ECHO and skb.data[0] != ICMP_EXT_ECHOREPLY:
         mib_inc(n, slot, IcmpInErrors)
+        if skb.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST):
+            return SKB_DROP_REASON_INVALID_PROTO
         return SKB_DROP_REASON_UNHANDLED_PROTO
     return SKB_NOT_DROPPED_YET
 

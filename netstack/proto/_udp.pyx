@@ -21,14 +21,14 @@ from netstack._abi cimport (
 )
 from netstack._checksum cimport csum_block_add, csum_partial, csum_tcpudp_magic
 from netstack._counters cimport (
-    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_PROTO_MEM, SKB_DROP_REASON_SOCKET_FILTER,
+    SKB_DROP_REASON_NO_SOCKET, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_PROTO_MEM, SKB_DROP_REASON_SOCKET_FILTER,
     SKB_DROP_REASON_SOCKET_RCVBUFF, SKB_DROP_REASON_UDP_CSUM, UdpIgnoredMulti, UdpInCsumErrors,
     UdpInErrors, UdpMemErrors, UdpRcvbufErrors,
 )
 from netstack._gso cimport skb_gro_split, skb_is_gso
 from netstack._net cimport SLOT_PROCESS, Net, mib_inc, net
 from netstack._skb cimport (
-    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff, consume_skb,
+    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff,
     kfree_skb_reason, sk_buff, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_pull,
     skb_transport_header,
 )
@@ -242,7 +242,7 @@ cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
     spin_unlock(&table.lock)
     if first == NULL:
         mib_inc(n, skb.slot, UdpIgnoredMulti)
-        consume_skb(skb)
+        kfree_skb_reason(skb, SKB_DROP_REASON_NO_SOCKET)
 
 
 # ---- the fast path

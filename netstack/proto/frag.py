@@ -242,11 +242,11 @@ def ip_frag_too_far(host: InetHost, q: Ipq) -> bool:
 
 
 def ip_frag_reinit(host: InetHost, q: Ipq) -> None:
-    """Begin a datagram anew."""
+    """Begin a datagram anew; Linux keeps max_size and max_df_size, and so does this."""
     for skb in q.fragments():
         skb.drop(skb_drop_reason.SKB_DROP_REASON_FRAG_TOO_FAR)
     host.inet.frags.memory -= q.memory
-    q.flags = q.length = q.meat = q.memory = q.ecn = q.max_size = q.max_df_size = 0
+    q.flags = q.length = q.meat = q.memory = q.ecn = 0
     q.runs.clear()
     frags = host.inet.frags
     del frags.queues[q.key]  # its timer starts again, so it goes to the end

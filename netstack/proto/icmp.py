@@ -40,7 +40,7 @@ ICMP_NET_UNREACH, ICMP_HOST_UNREACH, ICMP_PROT_UNREACH, ICMP_PORT_UNREACH = 0, 1
 ICMP_FRAG_NEEDED, ICMP_PKT_FILTERED = 4, 13
 ICMP_EXC_TTL, ICMP_EXC_FRAGTIME = 0, 1
 
-IPPROTO_ICMP = 1
+IPPROTO_ICMP, IPPROTO_RAW = 1, 255
 IP_OFFSET = 0x1FFF
 IP_HLEN, ICMP_HLEN = 20, 8
 IPTOS_TOS_MASK, IPTOS_PREC_INTERNETCONTROL = 0x1E, 0xC0
@@ -179,7 +179,7 @@ def icmp_socket_deliver(host: InetHost, skb: SkBuff, info: int) -> None:
     """Call the error handler of the quoted packet's protocol, with its header and 8 bytes."""
     message = skb.data
     quoted = message[ICMP_HLEN:]
-    if len(quoted) < (quoted[0] & 15) * 4 + 8:
+    if len(quoted) < (quoted[0] & 15) * 4 + 8 or quoted[9] == IPPROTO_RAW:
         host.net.count(mib.IcmpInErrors)
         return
     protocol = host.inet.protocols.get(quoted[9])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 from scapy.utils import checksum
 
@@ -272,8 +272,125 @@ ARPS = {
     / ARP(op=2, hwsrc=PEER_MAC, psrc="10.0.0.9", pdst=ADDR, hwdst=MAC),
 }
 
+DATAGRAM = bytes(ip() / UDP(sport=1000, dport=7) / bytes(range(24)))[20:]
+
+
+def udp(port: int = 7, data: bytes = b"hello", begin: Any = None, **kwargs: Any) -> Ether:
+    """Send a datagram to one of the oracle's sockets (tools/_oracle/compare.py)."""
+    return (begin or eth() / ip()) / UDP(**{"sport": 1000, "dport": port} | kwargs) / data
+
+
+DATAGRAMS = {
+    **{f"UDP to port {port}": udp(port) for port in (*range(6, 14), 0, 65535)},
+    **{f"UDP of {n} bytes": udp(data=bytes(n)) for n in (0, 1, 18, 100, 1472)},
+    "UDP from port 0": udp(sport=0),
+    "UDP to the connected, other port": udp(10, sport=1001),
+    "UDP to the connected, other host": udp(10, begin=eth() / ip(src="10.0.0.9")),
+    "UDP without checksum": udp(chksum=0),
+    "UDP checksum": udp(chksum=0x1234),
+    "UDP checksum, no socket": udp(99, chksum=0x1234),
+    "UDP checksum of a long one": udp(data=bytes(1000), chksum=0x1234),
+    "UDP to port 7 with options": options(b"\1\1\1\1", DATAGRAM, proto=17),
+    **{f"UDP length {n}": udp(len=n) for n in (0, 7, 8, 12, 13, 14, 500)},
+    "UDP cut": eth() / ip(proto=17) / Raw(DATAGRAM[:7]),
+    "UDP header only": eth() / ip(proto=17) / Raw(b"\3\xe8\0\7\0\x08\0\0"),
+    "UDP in fragments": frags((0, DATAGRAM[:16], 1), (16, DATAGRAM[16:], 0), proto=17),
+    "UDP in fragments, no socket": frags(
+        (0, DATAGRAM[:2] + b"\0\x63" + DATAGRAM[4:16], 1), (16, DATAGRAM[16:], 0), proto=17
+    ),
+    "UDP with tos and ttl": udp(begin=eth() / ip(tos=0xB9, ttl=3)),
+    "UDP padded": bytes(udp(data=b"a")) + bytes(17),
+    **{
+        f"UDP to {dst}, port {port}": udp(
+            port, begin=eth(dst=GROUP_MAC if dst == "224.0.0.1" else ALL) / ip(dst=dst))
+        for dst in (SUBNET, "255.255.255.255", "224.0.0.1", "10.0.0.0")
+        for port in (7, 8, 9, 12, 13, 99)
+    },
+    "UDP from 0.0.0.0 to all": udp(7, begin=Ether(dst=ALL, src=PEER_MAC)
+                                   / ip(src="0.0.0.0", dst="255.255.255.255")),
+    "UDP for another MAC": udp(begin=eth(dst="02:00:00:00:00:77") / ip()),
+}  # fmt: skip
+
+
+def refused(
+    port: int, cut: int = 100, dport: int = 1000, to: str = PEER, **kwargs: Any
+) -> Ether:
+    """Tell a socket that what it sent to the peer was refused."""
+    quoted = bytes(IP(src=ADDR, dst=to) / UDP(sport=port, dport=dport) / b"12345678")
+    return icmp(3, kwargs.pop("code", 3), quoted[:cut], **kwargs)
+
+
+ICMP_ERRORS = {
+    **{f"unreachable, code {code}, to a socket": refused(10, code=code) for code in range(17)},
+    "unreachable, to an unconnected socket": refused(7),
+    "unreachable, to no socket": refused(99),
+    "unreachable, to a connected one, other port": refused(10, dport=1001),
+    "unreachable, to a connected one, other host": refused(10, to="10.0.0.9"),
+    "unreachable, about another host's packet": icmp(
+        3, 3, bytes(IP(src="10.0.0.9", dst=PEER) / UDP(sport=10, dport=1000))
+    ),
+    "unreachable, cut in the header": refused(10, cut=27),
+    "unreachable, 8 bytes": refused(10, cut=28),
+    **{
+        f"fragmentation needed, {mtu}": refused(10, code=4, nexthopmtu=mtu)
+        for mtu in (0, 67, 68, 600, 1500, 65535)
+    },
+    **{
+        f"type {number}, to a socket": icmp(
+            number, 0, bytes(IP(src=ADDR, dst=PEER) / UDP(sport=10, dport=1000))
+        )
+        for number in (4, 5, 11, 12)
+    },
+    **{
+        f"unreachable, quoting protocol {number}": icmp(
+            3, 3, bytes(IP(src=ADDR, dst=PEER, proto=number) / b"12345678")
+        )
+        for number in (0, 1, 17, 77, 255)
+    },
+}
+
+
+def tagged(vlan: int, prio: int = 0, frame: Any = None) -> Ether:
+    """Put a VLAN tag on a frame."""
+    inner = frame or ping()
+    return Ether(dst=inner.dst, src=inner.src) / Dot1Q(vlan=vlan, prio=prio) / inner.payload
+
+
+ETHERNET = {
+    **{f"frame of {n} bytes": bytes(ping())[:n] for n in range(1, 15)},
+    **{
+        f"EtherType {number:#06x}": eth(type=number) / Raw(bytes(46))
+        for number in (0, 1, 46, 0x5FF, 0x600, 0x0801, 0x0835, 0x6003, 0x88B5, 0x9000, 0xFFFF)
+    },
+    "802.3 with LLC": eth(type=46) / Raw(b"\xaa\xaa\x03\0\0\0\x08\0" + bytes(38)),
+    "802.3, raw": eth(type=46) / Raw(b"\xff\xff" + bytes(44)),
+    "IPv6": eth(type=0x86DD) / Raw(b"\x60" + bytes(60)),
+    "ping from our MAC": eth(src=MAC) / ip() / ICMP(),
+    "ping from a group MAC": eth(src=GROUP_MAC) / ip() / ICMP(),
+    "ping from MAC 0": eth(src="00:00:00:00:00:00") / ip() / ICMP(),
+    "ping to MAC 0": eth(dst="00:00:00:00:00:00") / ip() / ICMP(),
+    "IPv4 as ARP": bytes(ping()).replace(b"\x08\0", b"\x08\6", 1),
+    "ARP as IPv4": bytes(who_has()).replace(b"\x08\6", b"\x08\0", 1),
+    "VLAN 0": tagged(0),
+    "VLAN 0, priority": tagged(0, 5),
+    "VLAN 5": tagged(5),
+    "VLAN 4095": tagged(4095),
+    "VLAN 5, ARP": tagged(5, frame=who_has()),
+    "VLAN 0, ARP": tagged(0, frame=who_has()),
+    "VLAN 5 in VLAN 0": tagged(0, frame=tagged(5)),
+    "VLAN 0 in VLAN 0": tagged(0, frame=tagged(0)),
+    **{f"VLAN 5, cut at {n}": bytes(tagged(5))[:n] for n in (14, 15, 16, 17, 18, 19)},
+}
+
+# What a layer can be asked without a device or a socket.
 CASES: dict[str, list[Any]] = {
     name: case if isinstance(case, list) else [case]
     for group in (HEADERS, ADDRESSES, ICMP_TYPES, OPTIONS, FRAGMENTS, ARPS)
+    for name, case in group.items()
+}
+# What a whole host is asked.
+HOST_CASES: dict[str, list[Any]] = CASES | {
+    name: case if isinstance(case, list) else [case]
+    for group in (DATAGRAMS, ICMP_ERRORS, ETHERNET)
     for name, case in group.items()
 }

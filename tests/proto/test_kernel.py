@@ -1,92 +1,87 @@
-"""The same frames to the kernel: the same replies, and the same changes of every counter.
+"""The same frames to the kernel and to netstack: tools/kernel_oracle.py in short.
 
 Linux 6.18 is the reference. Other releases count a little differently, so there only the replies
 are compared.
 """
 
 import os
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import pytest
 
-from tests.netns import fresh_netns
-from tests.proto.kernel import NAME, Kernel
-from tests.proto.mutate import mutants
-from tests.proto.odd_frames import CASES
-from tests.proto.stack import Stack
+from netstack.lab import another_network
+from tools._oracle import compare, run
+from tools._oracle.trace import DropReasons, mount
 
 pytestmark = pytest.mark.tap
 
 REFERENCE = os.uname().release.startswith("6.18.")
-# Counters that have nothing to do with the frames.
-CONSTANT = ("IpForwarding", "IpDefaultTTL", "TcpRto", "TcpMaxConn")
-ETHERTYPE, ARP = slice(12, 14), b"\x08\x06"
-IP_ID, IP_CSUM, ICMP_CSUM, TS_TIMES = slice(18, 20), slice(24, 26), slice(36, 38), slice(46, 54)
-IPOPT_TS = 0x44
+REQUIRED = 99.5
 
 
-@pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    with fresh_netns():
-        kernel = Kernel()
-        yield kernel
-        kernel.close()
+@pytest.fixture(autouse=True)
+def replies_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with another release what all releases do alike."""
+    if REFERENCE:
+        return
+    differs = compare.Outcome.differs
+
+    def replies(self: compare.Outcome, other: compare.Outcome) -> dict[str, Any]:
+        return {name: both for name, both in differs(self, other).items() if name == "replies"}
+
+    monkeypatch.setattr(compare.Outcome, "differs", replies)
 
 
-def comparable(frame: Any) -> bytes:
-    """Give a reply without what no two hosts share: IP ids and the time of day."""
-    data = bytearray(bytes(frame))
-    if data[ETHERTYPE] == b"\x08\x00":
-        data[IP_ID] = data[IP_CSUM] = b"\0\0"
-        if data[23] == 1 and data[34] == 14:
-            data[ICMP_CSUM] = b"\0\0"
-            data[TS_TIMES] = bytes(8)
-        if data[14] & 15 > 5 and IPOPT_TS in data[34:74]:
-            data[34:] = bytes(len(data) - 34)
-    return bytes(data)
+def test_the_kernel_does_the_same_with_every_case() -> None:
+    report = run.run_cases()
+    assert report.frames > 400
+    assert report.agreement == 100, report.text()
 
 
-def changes(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    """Give what was counted in between."""
-    return {
-        key: value - before.get(key, 0)
-        for key, value in after.items()
-        if value != before.get(key, 0) and not key.startswith(CONSTANT)
-    }
+def test_the_kernel_does_the_same_with_frames_changed_at_random() -> None:
+    report = run.run_fuzz(5000, seed=1)
+    assert report.frames == 5000
+    assert report.agreement >= REQUIRED, report.text()
 
 
-def compare(host: Kernel | Stack, *frames: Any) -> tuple[list[bytes], dict[str, int]]:
-    """Give frames to a host: its replies, and its counters' changes where these are comparable."""
-    before = host.counters()
-    replies = [comparable(frame) for frame in host.give(*frames)]
-    return replies, changes(host.counters(), before) if REFERENCE else {}
+def test_each_field_is_compared() -> None:
+    """Two outcomes that differ in one field differ in that field only."""
+    base = dict(replies=[b"a"], deliveries=[1], counters={"IpInReceives": 1})
+    for name, other in (("replies", []), ("deliveries", [2])):
+        ours = compare.Outcome(**base | {name: other})
+        found = ours.differs(compare.Outcome(**base))
+        assert list(found) == ([name] if REFERENCE or name == "replies" else [])
+    more = compare.Outcome(**base | {"counters": {"IpInReceives": 2}})
+    if REFERENCE:
+        assert more.differs(compare.Outcome(**base)) == {"IpInReceives": (2, 1)}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_kernel_does_the_same(kernel: Kernel, name: str) -> None:
-    stack = Stack(fast=True)
-    assert compare(stack, *CASES[name]) == compare(kernel, *CASES[name])
-    stack.check_ledger()
-    stack.inet.close()
-
-
-@pytest.mark.parametrize("fast", [True, False], ids=["fast", "python"])
-def test_the_kernel_does_the_same_with_frames_changed_at_random(
-    kernel: Kernel, fast: bool
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ({}, {}, True),
+        ({"NO_SOCKET": 1}, {"NO_SOCKET": 1}, True),
+        ({"IP_NOPROTO": 3}, {"IP_NOPROTO": 1}, True),
+        ({"NO_SOCKET": 1}, {}, False),
+        ({}, {"NO_SOCKET": 1}, False),
+        ({"NO_SOCKET": 1}, {"UDP_CSUM": 1}, False),
+        ({"PKT_TOO_SMALL": 1}, {"NOT_SPECIFIED": 1}, True),
+        ({}, {"NOT_SPECIFIED": 1}, False),
+        ({"ARP_UNSOLICITED": 1}, {}, True),
+    ],
+)
+def test_reasons_agree_when_each_names_what_the_other_names(
+    ours: dict[str, int], theirs: dict[str, int], same: bool
 ) -> None:
-    stack = Stack(fast)
-    # Our clock stands still; let nothing run out over there either. No limit is random then.
-    kernel.sysctl(f"net.ipv4.neigh.{NAME}.retrans_time_ms", 600_000)
-    kernel.sysctl(f"net.ipv4.neigh.{NAME}.delay_first_probe_time", 600)
-    kernel.sysctl("net.ipv4.ipfrag_time", 600)
-    kernel.sysctl("net.ipv4.icmp_ratemask", 0)
-    stack.config["net.ipv4.icmp_ratemask"] = 0
-    for frame in islice(mutants(seed=fast), 2000):
-        theirs = compare(kernel, frame)
-        assert compare(stack, frame) == theirs, f"frame {frame.hex()}"
-    stack.check_ledger()
-    stack.inet.close()
-    stack.check_ledger()
-    assert stack.bench.pool_in_use() == 0
+    assert compare.same_reasons(compare.Counter(ours), compare.Counter(theirs)) is same
+
+
+def test_the_kernel_tells_why_it_drops() -> None:
+    if why := mount():
+        pytest.skip(why)
+    with run.drop_reasons() as (reasons, _), another_network():
+        assert isinstance(reasons, DropReasons)
+        side = compare.Side(compare.Kernel(), reasons)
+        for name, reason in (("UDP to port 65535", "NO_SOCKET"), ("IP checksum", "IP_CSUM")):
+            assert side.outcome(run.case(name)[0]).reasons == {reason: 1}
+        side.close()

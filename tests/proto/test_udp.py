@@ -156,7 +156,7 @@ def test_a_broadcast_that_one_socket_never_reads_still_balances(it):
 
 def test_a_broadcast_for_nobody_is_ignored_without_an_answer(it):
     assert it.give(udp_frame(b"all", dst="255.255.255.255", mac=BROADCAST)) == []
-    assert gone(it) == {"UdpIgnoredMulti": 1, "CONSUMED": 1}
+    assert gone(it) == {"UdpIgnoredMulti": 1, "NO_SOCKET": 1}
 
 
 # ---- out

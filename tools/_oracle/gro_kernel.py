@@ -18,7 +18,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from tests.netns import fresh_netns, link_up
+from netstack.lab import another_network
+from tests.netns import link_up
 
 IFF_TAP, IFF_NO_PI, IFF_NAPI, TUNSETIFF = 0x0002, 0x1000, 0x0010, 0x400454CA
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
@@ -54,12 +55,13 @@ class KernelGro:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(fresh_netns())
+            stack.enter_context(another_network())
             self.tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, self.tap)
             flags = IFF_TAP | IFF_NO_PI | IFF_NAPI
             fcntl.ioctl(self.tap, TUNSETIFF, struct.pack("16sH22x", NAME.encode(), flags))
             set_in_sysfs("gro_flush_timeout", FLUSH_TIMEOUT_NS)
+            set_in_sysfs("napi_defer_hard_irqs", 1)
             for name in self.features:
                 switch_on(name)
             link_up(NAME)
