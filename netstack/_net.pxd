@@ -47,6 +47,8 @@ cpdef enum sysctl:
     icmp_msgs_burst
     icmp_echo_ignore_all
     icmp_echo_ignore_broadcasts
+    route_min_pmtu
+    route_mtu_expires              # s
     neigh_base_reachable_time_ms
     neigh_retrans_time_ms
     neigh_delay_first_probe_time   # s

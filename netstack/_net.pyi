@@ -37,18 +37,20 @@ class sysctl(IntEnum):
     icmp_msgs_burst = 32
     icmp_echo_ignore_all = 33
     icmp_echo_ignore_broadcasts = 34
-    neigh_base_reachable_time_ms = 35
-    neigh_retrans_time_ms = 36
-    neigh_delay_first_probe_time = 37
-    neigh_gc_stale_time = 38
-    neigh_ucast_solicit = 39
-    neigh_mcast_solicit = 40
-    neigh_gc_thresh1 = 41
-    neigh_gc_thresh2 = 42
-    neigh_gc_thresh3 = 43
-    neigh_unres_qlen_bytes = 44
-    fast_path = 45
-    SYSCTL_NR = 46
+    route_min_pmtu = 35
+    route_mtu_expires = 36
+    neigh_base_reachable_time_ms = 37
+    neigh_retrans_time_ms = 38
+    neigh_delay_first_probe_time = 39
+    neigh_gc_stale_time = 40
+    neigh_ucast_solicit = 41
+    neigh_mcast_solicit = 42
+    neigh_gc_thresh1 = 43
+    neigh_gc_thresh2 = 44
+    neigh_gc_thresh3 = 45
+    neigh_unres_qlen_bytes = 46
+    fast_path = 47
+    SYSCTL_NR = 48
 
 class netif_features(IntEnum):
     NETIF_F_RXCSUM = 1

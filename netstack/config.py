@@ -154,6 +154,10 @@ TUNABLES: tuple[Tunable, ...] = (
     _row("net.ipv4.icmp_echo_ignore_all", 0, 0, 1, "", "1: answer no ping"),
     _row("net.ipv4.icmp_echo_ignore_broadcasts", 1, 0, 1, "",
          "1: answer no ping to a broadcast or multicast address"),
+    _row("net.ipv4.route.min_pmtu", 552, 68, INT_MAX, "bytes",
+         "smallest path MTU that is believed; below it packets are fragmented", "route_min_pmtu"),
+    _row("net.ipv4.route.mtu_expires", 600, 0, INT_MAX, "s",
+         "time after which a path MTU that was learned is forgotten", "route_mtu_expires"),
     # Neighbours (ARP).
     _neigh("base_reachable_time_ms", 30000, 1, "ms",
            "how long an answer is trusted, on average: 0.5 to 1.5 times this"),

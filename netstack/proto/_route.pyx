@@ -17,7 +17,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
-    cpu_relax, fetch_add32, load_acquire32, load_acquire_ptr, store_release32, store_release_ptr, u16, u32, u64,
+    cpu_relax, fetch_add32, load_acquire32, load_acquire_ptr, store_release32, store_release_ptr,
+    u16, u32, u64, unlikely,
 )
 from netstack._counters cimport (
     SKB_DROP_REASON_INVALID_PROTO, SKB_DROP_REASON_IP_INVALID_DEST, SKB_DROP_REASON_IP_INVALID_SOURCE,
@@ -133,6 +134,7 @@ cdef inline void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 g
     rt.flags = flags
     rt.mtu = dev.mtu
     rt.type = rtype
+    rt.mtu_locked = False
     rt.error = 0
 
 
@@ -302,6 +304,8 @@ cdef int ip_route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogi
     fetch_add32(&table.readers, 1)
     err = route_output(n, daddr, saddr, rt)
     fetch_add32(&table.readers, <u32>-1)
+    if unlikely(load_acquire32(&table.nr_pmtu) != 0) and err == 0 and rt.type == RTN_UNICAST:
+        rt_use_pmtu(n, table, rt)
     return err
 
 

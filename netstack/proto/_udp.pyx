@@ -11,9 +11,7 @@ The steps exist once. ``udp_rcv_fast`` takes them for a unicast datagram to a bo
 is looked at, and a socket used, under the table's lock; a CPU needs none (n.synchronize).
 """
 
-from libc.errno cimport (
-    ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, ENONET, ENOPROTOOPT, EPROTO,
-)
+from libc.errno cimport EMSGSIZE
 
 from netstack._abi cimport (
     add_relaxed32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, u8, u16, u32,
@@ -33,14 +31,15 @@ from netstack._skb cimport (
     skb_transport_header,
 )
 from netstack.napi._napi cimport softnet_data
+from netstack.proto._icmp_err cimport icmp_convert, icmp_error, sk_update_pmtu, sock_icmp_error
 from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
 from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
-    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, sock, sock_skb_cb,
+    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_GRO, sock, sock_skb_cb,
 )
 from netstack.sock._table cimport compute_score, udp_lookup, udp_table
-from netstack.sock._wake cimport sock_data_ready, sock_set_err
+from netstack.sock._wake cimport sock_data_ready
 
 # ---- the steps; data stands at the UDP header
 
@@ -265,27 +264,6 @@ cdef void udp_rcv_fast(net *n, void *p, void *sd) noexcept nogil:
         udp_queue_rcv(n, SOCK_CB(skb).sk, skb, <softnet_data *>sd)
 
 
-# ---- errors that others send about our datagrams
-
-cdef u32 unreach_errno(u32 code) noexcept nogil:
-    """The errno of an ICMP destination unreachable, 0 for those that a socket may ignore. [icmp_err_convert]"""
-    if code == 2:
-        return ENOPROTOOPT
-    if code == 3:
-        return ECONNREFUSED
-    if code == 4:
-        return EMSGSIZE
-    if code == 6 or code == 9:
-        return ENETUNREACH
-    if code == 7:
-        return EHOSTDOWN
-    if code == 8:
-        return ENONET
-    if code == 10 or 13 <= code <= 15:
-        return EHOSTUNREACH
-    return 0
-
-
 # ---- what proto/udp.py calls, one after the other
 
 def check_len(Net n, SkBuff skb):
@@ -329,25 +307,31 @@ def unicast_rcv(Net n, SkBuff skb):
     return sk != NULL
 
 
-def err(Net n, bytes quoted, u32 kind, u32 code):
-    """Tell the connected socket that sent a datagram what became of it. [udp_err()]
+def err(Net n, SkBuff skb, bytes quoted, u32 kind, u32 code, u32 info):
+    """Tell the socket that sent a datagram what became of it. [udp_err()]
 
-    ``quoted`` is what an ICMP message of type ``kind`` quotes: IP header and at least 8 bytes. False when
+    ``quoted`` is what the ICMP message ``skb`` of type ``kind`` quotes: IP header and at least 8 bytes. False when
     no socket is known for it: the caller counts IcmpInErrors.
     """
     cdef const u8 *iph = <const u8 *><const char *>quoted
     cdef udp_table *table = udp_table_of(n.ptr)
+    cdef icmp_error error
     cdef u32 ihl, number
+    cdef bint hard
     cdef sock *sk
     if len(quoted) < 20 or len(quoted) < ((iph[0] & 15) << 2) + UDP_HLEN:
         return False
     ihl = <u32>(iph[0] & 15) << 2
-    number = unreach_errno(code) if kind == 3 else EPROTO if kind == 12 else 0
+    error.skb, error.type, error.code, error.info = skb.peek(), kind, code, info
+    error.quoted, error.size = iph, <u32>len(quoted)
     spin_lock(&table.lock)
     sk = udp_lookup(table, get_be32(iph + 16), get_be16(iph + ihl + 2), get_be32(iph + 12),
-                    get_be16(iph + ihl), 0)
-    if sk != NULL and number and load_acquire32(&sk.flags) & SOCKF_CONNECTED:
-        sock_set_err(sk, number)
+                    get_be16(iph + ihl), error.skb.dev.ifindex if error.skb.dev != NULL else 0)
+    if sk != NULL:
+        sk_update_pmtu(sk, &error)
+        hard = icmp_convert(&error, sk, &number)
+        if number and not (number == EMSGSIZE and not hard):
+            sock_icmp_error(sk, &error, number, hard, get_be16(iph + ihl + 2), ihl + UDP_HLEN)
     spin_unlock(&table.lock)
     return sk != NULL
 

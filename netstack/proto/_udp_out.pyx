@@ -17,6 +17,7 @@ from netstack._checksum cimport csum_tcpudp_magic
 from netstack._counters cimport IpOutNoRoutes, UdpOutDatagrams, UdpSndbufErrors
 from netstack._net cimport SLOT_PROCESS, mib_inc
 from netstack._skb cimport sk_buff
+from netstack.proto._icmp_err cimport ip_local_error
 from netstack.proto._inet cimport IP_DF, IP_HLEN, RTCF_BROADCAST, RTN_MULTICAST
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
 from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
@@ -49,6 +50,9 @@ cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexc
     cdef int rc = ip_route_output(sk.n, daddr, saddr, rt)
     if rc == 0 and dev_if and rt.dev.ifindex != dev_if:
         rc = -ENETUNREACH
+    if rc == 0 and sk.pmtudisc >= IP_PMTUDISC_PROBE:
+        rt.mtu = rt.dev.mtu        # what routers reported is not believed [ip_sk_use_pmtu()]
+        rt.mtu_locked = False
     if rc == -ENETUNREACH:
         mib_inc(sk.n, SLOT_PROCESS, IpOutNoRoutes)
     elif rc == 0 and rt.flags & RTCF_BROADCAST and not load_acquire32(&sk.flags) & SOCKF_BROADCAST:
@@ -83,6 +87,13 @@ cdef void fill(sk_buff *skb, const sock_msg *msg, size_t offset, u32 size) noexc
         offset = 0
 
 
+cdef bint ip_dont_fragment(const sock *sk, const rtable *rt) noexcept nogil:
+    """Say whether DF is set. [ip_dont_fragment()]"""
+    if sk.pmtudisc == IP_PMTUDISC_WANT:
+        return not rt.mtu_locked
+    return sk.pmtudisc == IP_PMTUDISC_DO or sk.pmtudisc == IP_PMTUDISC_PROBE
+
+
 cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, const rtable *rt,
                       u16 dport) noexcept nogil:
     """Send ``size`` bytes of the message, from ``offset`` on, as one datagram. [udp_send_skb()]"""
@@ -104,7 +115,7 @@ cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, co
         if check == 0:
             check = 0xFFFF         # 0 would say that there is none (RFC 768)
         memcpy(skb.data + 6, &check, 2)
-    if IP_PMTUDISC_WANT <= sk.pmtudisc <= IP_PMTUDISC_PROBE and skb.len + IP_HLEN <= rt.mtu:
+    if ip_dont_fragment(sk, rt) and skb.len + IP_HLEN <= rt.mtu:
         frag_off = IP_DF
     rc = ip_send_skb(sk.n, skb, rt, IPPROTO_UDP, <u8>(msg.tos if msg.tos >= 0 else <int>sk.tos),
                      <u8>(msg.ttl if msg.ttl >= 0 else <int>ttl), frag_off)
@@ -123,9 +134,12 @@ cdef int udp_may_send(sock *sk, const sock_msg *msg, u32 gso_size, const rtable 
     if load_acquire32(&sk.shutdown) & SEND_SHUTDOWN:
         return -EPIPE
     if msg.len > UDP_MAX_DATA and gso_size >= msg.len:
+        ip_local_error(sk, EMSGSIZE, rt.daddr, sk.dport, rt.mtu)
         return -EMSGSIZE
-    if size + UDP_HLEN + IP_HLEN > rt.mtu and (
-            gso_size < msg.len or IP_PMTUDISC_DO <= sk.pmtudisc <= IP_PMTUDISC_INTERFACE):
+    if size + UDP_HLEN + IP_HLEN > rt.mtu and gso_size < msg.len:
+        return -EMSGSIZE
+    if size + UDP_HLEN + IP_HLEN > rt.mtu and IP_PMTUDISC_DO <= sk.pmtudisc <= IP_PMTUDISC_INTERFACE:
+        ip_local_error(sk, EMSGSIZE, rt.daddr, sk.dport, rt.mtu)
         return -EMSGSIZE
     if gso_size < msg.len and (msg.len + gso_size - 1) // gso_size > UDP_MAX_SEGMENTS:
         return -EINVAL

@@ -8,12 +8,12 @@ Kernel   udp_prot, udp_init(), udp_lib_setsockopt(), net/ipv4/udp.c; __ip4_datag
 """
 
 cimport cython
-from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT
+from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT, ENOTCONN
 
 from netstack._abi cimport fetch_and32, fetch_or32, load_acquire32, u16, u32
 from netstack._counters cimport UdpInDatagrams
 from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
-from netstack.proto._route cimport rtable
+from netstack.proto._route cimport ip_route_output, rtable
 from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
 from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
 from netstack.sock._sock cimport SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
@@ -45,6 +45,14 @@ cdef int udp_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
     sk.dport = port
     fetch_or32(&sk.flags, SOCKF_CONNECTED)
     return 0
+
+
+cdef int udp_mtu(sock *sk) noexcept nogil:
+    """Give the MTU of the way to the peer; -ENOTCONN without one. [IP_MTU]"""
+    cdef rtable rt
+    if not load_acquire32(&sk.flags) & SOCKF_CONNECTED or ip_route_output(sk.n, sk.daddr, sk.saddr, &rt):
+        return -ENOTCONN
+    return <int>rt.mtu
 
 
 cdef int udp_setsockopt(sock *sk, int name, int value) noexcept nogil:
@@ -115,6 +123,7 @@ def init(Net n not None):
     prot.sendmmsg = udp_sendmmsg
     prot.unhash = table_unhash
     prot.complete = udp_complete
+    prot.mtu = udp_mtu
     prot.setsockopt = udp_setsockopt
     prot.getsockopt = udp_getsockopt
     prot.next = <proto *>n.ptr.protos

@@ -50,8 +50,8 @@ def udp_err(
 ) -> None:
     """Pass an ICMP error on to the socket whose datagram it quotes, from its IP header on.
 
-    Only a connected socket hears of it, and only of errors that will not pass (RFC 1122 section
-    4.1.3.3).
+    One with IP_RECVERR hears of every error; any other only while it is connected, and only of
+    errors that will not pass (RFC 1122 section 4.1.3.3).
     """
-    if not _udp.err(host.net, quoted, type_, code):
+    if not _udp.err(host.net, skb, quoted, type_, code, info):
         host.net.count(mib.IcmpInErrors)

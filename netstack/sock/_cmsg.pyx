@@ -15,7 +15,8 @@ from netstack._abi cimport htonl, htons, ntohl, u8, u16, u32
 from netstack._net cimport net_device
 from netstack.sock._calls cimport fail
 from netstack.sock._sock cimport (
-    SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_RXQ_OVFL,
+    SO_EE_ORIGIN_ICMP, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL,
+    SOCKF_RXQ_OVFL,
 )
 
 cdef enum:
@@ -25,6 +26,7 @@ cdef enum:
     IP_TOS = 1
     IP_TTL = 2
     IP_PKTINFO = 8
+    IP_RECVERR = 11
     IP_ORIGDSTADDR = 20
     SO_RXQ_OVFL = 40
     UDP_SEGMENT = 103
@@ -42,6 +44,17 @@ cdef struct sockaddr_in:
     u16 sin_port
     u32 sin_addr
     u8 sin_zero[8]
+
+
+cdef struct ip_error:              # struct sock_extended_err, and who sent the message
+    u32 ee_errno
+    u8 ee_origin
+    u8 ee_type
+    u8 ee_code
+    u8 ee_pad
+    u32 ee_info
+    u32 ee_data
+    sockaddr_in offender
 
 
 cdef int put(list out, Py_ssize_t *room, int *msg_flags, int level, int kind, const void *data,
@@ -77,7 +90,6 @@ cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, u32 gso_size, Py_ssize_t ro
     """Make the list of recvmsg(): what the socket asked for, in the kernel's order."""
     cdef list out = []
     cdef u32 flags = sk.flags
-    cdef in_pktinfo info
     cdef sockaddr_in dst
     cdef int number
     if flags & SOCKF_RXQ_OVFL and cb.dropcount:
@@ -85,22 +97,47 @@ cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, u32 gso_size, Py_ssize_t ro
     if flags & SOCKF_GRO and gso_size:
         number = <int>gso_size
         put(out, &room, msg_flags, SOL_UDP, UDP_GRO, &number, sizeof(int))
-    if flags & SOCKF_PKTINFO:
-        info.ipi_ifindex = <int>cb.ifindex
-        info.ipi_spec_dst = htonl(spec_dst(sk, cb))
-        info.ipi_addr = htonl(cb.daddr)
-        put(out, &room, msg_flags, SOL_IP, IP_PKTINFO, &info, sizeof(in_pktinfo))
-    if flags & SOCKF_RECVTTL:
-        number = cb.ttl
-        put(out, &room, msg_flags, SOL_IP, IP_TTL, &number, sizeof(int))
-    if flags & SOCKF_RECVTOS:
-        put(out, &room, msg_flags, SOL_IP, IP_TOS, &cb.tos, 1)
+    put_ip_cmsgs(sk, cb, spec_dst(sk, cb) if flags & SOCKF_PKTINFO else 0, out, &room, msg_flags)
     if flags & SOCKF_RECVORIGDSTADDR:
         memset(&dst, 0, sizeof(dst))
         dst.sin_family = 2         # AF_INET
         dst.sin_port = htons(cb.dport)
         dst.sin_addr = htonl(cb.daddr)
         put(out, &room, msg_flags, SOL_IP, IP_ORIGDSTADDR, &dst, sizeof(sockaddr_in))
+    return out
+
+
+cdef int put_ip_cmsgs(sock *sk, const sock_skb_cb *cb, u32 spec, list out, Py_ssize_t *room,
+                      int *msg_flags) except -1:
+    """Append what of an IP header the socket asked for. [ip_cmsg_recv_offset()]"""
+    cdef u32 flags = sk.flags
+    cdef in_pktinfo info
+    cdef int number
+    if flags & SOCKF_PKTINFO:
+        info.ipi_ifindex = <int>cb.ifindex
+        info.ipi_spec_dst = htonl(spec)
+        info.ipi_addr = htonl(cb.daddr)
+        put(out, room, msg_flags, SOL_IP, IP_PKTINFO, &info, sizeof(in_pktinfo))
+    if flags & SOCKF_RECVTTL:
+        number = cb.ttl
+        put(out, room, msg_flags, SOL_IP, IP_TTL, &number, sizeof(int))
+    if flags & SOCKF_RECVTOS:
+        put(out, room, msg_flags, SOL_IP, IP_TOS, &cb.tos, 1)
+    return 0
+
+
+cdef list put_err_cmsgs(sock *sk, sock_err_cb *error, Py_ssize_t room, int *msg_flags):
+    """Make the list of recvmsg(MSG_ERRQUEUE): the ICMP message's own header, then IP_RECVERR. [ip_recv_error()]"""
+    cdef list out = []
+    cdef ip_error data
+    memset(&data, 0, sizeof(data))
+    data.ee_errno, data.ee_info = error.ee_errno, error.ee_info
+    data.ee_origin, data.ee_type, data.ee_code = error.ee_origin, error.ee_type, error.ee_code
+    if error.ee_origin == SO_EE_ORIGIN_ICMP:
+        data.offender.sin_family = 2       # AF_INET
+        data.offender.sin_addr = htonl(error.offender)
+        put_ip_cmsgs(sk, &error.at, 0, out, &room, msg_flags)
+    put(out, &room, msg_flags, SOL_IP, IP_RECVERR, &data, sizeof(ip_error))
     return out
 
 

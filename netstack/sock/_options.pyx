@@ -18,14 +18,15 @@ from libc.string cimport memcpy
 from netstack._abi cimport fetch_and32, fetch_or32, i64, load_acquire32, u8, u32, u64
 from netstack._net cimport ip_default_ttl, net_device, rmem_max, sysctl_get, wmem_max
 from netstack.sock._calls cimport fail
+from netstack.sock._errqueue cimport sock_purge_err
 from netstack.sock._filter cimport sk_attach_filter, sk_detach_filter
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT,
     SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, SOCKF_BROADCAST, SOCKF_FREEBIND, SOCKF_NO_CHECK,
-    SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
+    SOCKF_PKTINFO, SOCKF_RECVERR, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
     SOCKF_REUSEPORT, SOCKF_RXQ_OVFL, rmem_alloc,
 )
-from netstack.sock._wake cimport sock_take_err
+from netstack.sock._wake cimport sock_take_err, sock_wake
 
 cdef enum:
     SOL_IP = 0
@@ -60,8 +61,10 @@ cdef enum names:
     IP_TTL = 2
     IP_PKTINFO = 8
     IP_MTU_DISCOVER = 10
+    IP_RECVERR = 11
     IP_RECVTTL = 12
     IP_RECVTOS = 13
+    IP_MTU = 14
     IP_FREEBIND = 15
     IP_ORIGDSTADDR = 20
     IP_MULTICAST_TTL = 33
@@ -75,6 +78,7 @@ cdef dict FLAGS = {
     (SOL_SOCKET, SO_REUSEPORT): SOCKF_REUSEPORT,
     (SOL_SOCKET, SO_RXQ_OVFL): SOCKF_RXQ_OVFL,
     (SOL_IP, IP_PKTINFO): SOCKF_PKTINFO,
+    (SOL_IP, IP_RECVERR): SOCKF_RECVERR,
     (SOL_IP, IP_RECVTTL): SOCKF_RECVTTL,
     (SOL_IP, IP_RECVTOS): SOCKF_RECVTOS,
     (SOL_IP, IP_FREEBIND): SOCKF_FREEBIND,
@@ -142,6 +146,9 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
             fetch_or32(&sk.flags, <u32>FLAGS[key])
         else:
             fetch_and32(&sk.flags, ~<u32>FLAGS[key])
+            if key == (SOL_IP, IP_RECVERR):
+                sock_purge_err(sk)
+                sock_wake(sk)
         return 0
     if key in NUMBERS:
         if name == IP_TTL and level == SOL_IP and number == -1:
@@ -239,6 +246,9 @@ cdef object get_option(sock *sk, int level, int name, int size):
             number = <int>sysctl_get(sk.n, ip_default_ttl)
     elif level == SOL_SOCKET:
         number = get_number(sk, name)
+    elif level == SOL_IP and name == IP_MTU:
+        number = sk.prot.mtu(sk)
+        check(number)
     elif level == <int>sk.prot.protocol:
         check(sk.prot.getsockopt(sk, name, &number))
     else:

@@ -20,6 +20,7 @@ cdef enum:
     MSG_DONTWAIT = 0x40
     MSG_ERRQUEUE = 0x2000
 
+cdef void recv_end_odd(sock *sk, sk_buff *skb, int flags) noexcept
 cdef int get_writable(object buffer, Py_buffer *view, str caller) except -1
 cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL
 cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssize_t room,
@@ -46,8 +47,8 @@ cdef inline Py_ssize_t copy_out(sk_buff *skb, char *to, Py_ssize_t size) noexcep
 
 cdef inline void recv_end(sock *sk, sk_buff *skb, int flags) noexcept:
     """End what sock_first() gave, or leave it where it is when it was only looked at. Unlocks."""
-    if flags & MSG_PEEK:
-        sock_peeked(sk)
+    if flags & (MSG_PEEK | MSG_ERRQUEUE):
+        recv_end_odd(sk, skb, flags)
     else:
         mib_inc(sk.n, SLOT_PROCESS, sk.prot.in_datagrams)
         sock_read(sk, skb)

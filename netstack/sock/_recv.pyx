@@ -13,9 +13,12 @@ from libc.errno cimport EAGAIN, EBADF, ETIMEDOUT
 
 from netstack._abi cimport load_acquire32, monotonic_ns, u64
 from netstack.sock._calls cimport fail
-from netstack.sock._cmsg cimport put_cmsgs
-from netstack.sock._queue cimport sock_first
-from netstack.sock._sock cimport RCV_SHUTDOWN, SOCK_CB, SOCKF_CLOSED, sock_has_data, sock_skb_cb
+from netstack.sock._cmsg cimport put_cmsgs, put_err_cmsgs
+from netstack.sock._errqueue cimport sock_end_err, sock_first_err
+from netstack.sock._queue cimport sock_first, sock_peeked
+from netstack.sock._sock cimport (
+    RCV_SHUTDOWN, SOCK_CB, SOCK_ERR_CB, SOCKF_CLOSED, sock_err_cb, sock_has_data, sock_skb_cb,
+)
 from netstack.sock._wake cimport sock_take_err, sock_wait
 
 
@@ -45,13 +48,15 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
     while True:
         if load_acquire32(&sk.flags) & SOCKF_CLOSED:
             fail(EBADF)
-        err = sock_take_err(sk)
-        if err:
-            fail(<int>err)
-        if not flags & MSG_ERRQUEUE:           # the queue of errors is always empty
+        if flags & MSG_ERRQUEUE:
+            skb = sock_first_err(sk)
+        else:
+            err = sock_take_err(sk)
+            if err:
+                fail(<int>err)
             skb = sock_first(sk)
-            if skb != NULL:
-                return skb
+        if skb != NULL:
+            return skb
         if timeout == 0 or (timeout < 0 and flags & (MSG_DONTWAIT | MSG_ERRQUEUE)):
             fail(EAGAIN)
         if timeout < 0 and load_acquire32(&sk.shutdown) & RCV_SHUTDOWN:
@@ -65,6 +70,14 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
             raise TimeoutError("timed out")
 
 
+cdef void recv_end_odd(sock *sk, sk_buff *skb, int flags) noexcept:
+    """End what was only looked at, or what is no datagram but an error. Unlocks."""
+    if flags & MSG_ERRQUEUE:
+        sock_end_err(sk, skb)
+    else:
+        sock_peeked(sk)
+
+
 cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssize_t room,
                         Py_ssize_t ancbufsize, int flags):
     """Make (data or size, ancillary data, flags) of what sock_first() gave, and end that.
@@ -73,12 +86,15 @@ cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssiz
     that much room together.
     """
     cdef sock_skb_cb cb = SOCK_CB(skb)[0]
+    cdef sock_err_cb error
     cdef u32 size = data_left(skb)
     cdef u32 gso_size = skb.gso_size if skb.gso_type else 0
     cdef int msg_flags = MSG_TRUNC if <Py_ssize_t>size > room else 0
     cdef u32 offset = 0
     cdef u32 part
     cdef int i
+    if flags & MSG_ERRQUEUE:
+        error = SOCK_ERR_CB(skb)[0]
     if views != NULL:
         for i in range(n):
             part = <u32>min(views[i].len, <Py_ssize_t>(size - offset))
@@ -88,4 +104,6 @@ cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssiz
         data = size if flags & MSG_TRUNC else offset
     else:
         data = take_bytes(sk, skb, room, flags)
+    if flags & MSG_ERRQUEUE:
+        return data, put_err_cmsgs(sk, &error, ancbufsize, &msg_flags), msg_flags | MSG_ERRQUEUE
     return data, put_cmsgs(sk, &cb, gso_size, ancbufsize, &msg_flags), msg_flags

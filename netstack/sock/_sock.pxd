@@ -34,6 +34,7 @@ cdef enum sock_flags:
     SOCKF_RECVORIGDSTADDR = 0x1000
     SOCKF_FREEBIND = 0x4000
     SOCKF_CLOSED = 0x8000          # close() has begun: nobody waits any more
+    SOCKF_RECVERR = 0x10000        # IP_RECVERR: keep errors in the error queue
 
 cdef enum pmtudisc_values:         # <linux/in.h>
     IP_PMTUDISC_DONT = 0
@@ -42,6 +43,10 @@ cdef enum pmtudisc_values:         # <linux/in.h>
     IP_PMTUDISC_PROBE = 3
     IP_PMTUDISC_INTERFACE = 4
     IP_PMTUDISC_OMIT = 5
+
+cdef enum ee_origins:              # <linux/errqueue.h>
+    SO_EE_ORIGIN_LOCAL = 1
+    SO_EE_ORIGIN_ICMP = 2
 
 cdef enum sock_shutdown:
     RCV_SHUTDOWN = 1
@@ -68,6 +73,15 @@ cdef struct sock_skb_cb:           # skb.cb from the lookup to the reader
     u32 truesize                   # charged to the socket
     u32 dropcount                  # drops when it was queued (SO_RXQ_OVFL)
     u32 taken                      # of a merged packet in several buffers: bytes that batch calls have read
+
+cdef struct sock_err_cb:           # skb.cb in the error queue; the first part names where the packet was going
+    sock_skb_cb at                 # saddr, sport: its destination; the rest is of the ICMP message
+    u32 ee_errno                   # [struct sock_extended_err]
+    u8 ee_origin                   # SO_EE_ORIGIN_*
+    u8 ee_type
+    u8 ee_code
+    u32 ee_info
+    u32 offender                   # who sent the ICMP message
 
 cdef struct sock_iov:
     const u8 *base
@@ -110,6 +124,7 @@ cdef struct proto:
     int (*setsockopt)(sock *sk, int name, int value) noexcept nogil      # of the protocol's own level
     int (*getsockopt)(sock *sk, int name, int *value) noexcept nogil
     void (*unhash)(sock *sk) noexcept nogil
+    int (*mtu)(sock *sk) noexcept nogil        # of the way to the peer
     # Verify what was left for the reader. False: the packet is bad; it has been counted.
     bint (*complete)(sock *sk, sk_buff *skb) noexcept nogil
 
@@ -162,6 +177,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     u64 sndtimeo
     sock *all_next                 # every socket of the host
     sock *all_prev
+    sk_buff_head error_queue       # sock/_errqueue.pyx; under lock
     void *filter                   # sock/_filter.pxd: sk_filter, NULL for none
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it
@@ -191,8 +207,15 @@ cdef inline bint sock_has_data(sock *sk) noexcept nogil:
     """True while a datagram is queued. A splice fills reader_queue before it empties the other."""
     return load_acquire32(&sk.receive_queue.qlen) != 0 or load_acquire32(&sk.reader_queue.qlen) != 0
 
+cdef inline sock_err_cb *SOCK_ERR_CB(sk_buff *skb) noexcept nogil:
+    return <sock_err_cb *>skb.cb
+
 cdef inline bint sock_readable(sock *sk) noexcept nogil:
     """True when a receive would return at once: poll(2)'s POLLIN and POLLERR."""
     return (sock_has_data(sk) or load_acquire32(&sk.err) != 0
             or load_acquire32(&sk.shutdown) & RCV_SHUTDOWN != 0
             or load_acquire32(&sk.flags) & SOCKF_CLOSED != 0)
+
+cdef inline bint sock_pollable(sock *sk) noexcept nogil:
+    """True when poll(2) has something to say: sock_readable(), or an error in the queue of errors."""
+    return sock_readable(sk) or load_acquire32(&sk.error_queue.qlen) != 0

@@ -14,6 +14,7 @@ from posix.unistd cimport close
 from netstack._abi cimport fetch_or32, spin_lock, spin_unlock, store_release32, u32
 from netstack._net cimport net, rmem_default, sysctl_get, wmem_default
 from netstack._skb cimport queue_init
+from netstack.sock._errqueue cimport sock_purge_err
 from netstack.sock._queue cimport sock_purge
 from netstack.sock._wake cimport sock_wake
 
@@ -44,6 +45,7 @@ cdef sock *sk_alloc(net *n, proto *prot) noexcept:
     sk.sndbuf = <u32>sysctl_get(n, wmem_default)
     queue_init(&sk.receive_queue)
     queue_init(&sk.reader_queue)
+    queue_init(&sk.error_queue)
     return sk
 
 
@@ -62,6 +64,7 @@ cdef void sk_close(sock *sk) noexcept nogil:
     sock_wake(sk)
     spin_lock(&sk.reader_lock)
     sock_purge(sk)
+    sock_purge_err(sk)
     fd = sock_efd(sk)
     store_release32(&sk.efd, <u32>NO_FD)
     spin_unlock(&sk.reader_lock)

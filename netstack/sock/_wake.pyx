@@ -13,7 +13,7 @@ A sleeper stores 1, then looks at the queue once more, then sleeps while the wor
 queues, then (after a full fence) looks at the word, and if it is 1 puts 0 and wakes. Both orders are
 store, fence, load: at least one of the two sees the other, so no wake-up is lost.
 
-The eventfd is a level: readable just while sock_readable(). Its semaphore counts one for ``signalled``,
+The eventfd is a level: readable just while sock_pollable(). Its semaphore counts one for ``signalled``,
 and only who changes ``signalled`` from 0 to 1 writes, only who changes it from 1 to 0 reads, one each.
 Writes and reads are therefore paired, and once both are through, the fd is readable just when
 ``signalled`` is 1. (A read may come before its write; it repeats until the write is there, which is
@@ -39,7 +39,7 @@ from netstack._abi cimport (
 )
 from netstack._net cimport busy_read, net_now, poll_spin_usecs, sysctl_get
 from netstack.napi._napi cimport softnet_data
-from netstack.sock._sock cimport NO_FD, sock_efd, sock_readable
+from netstack.sock._sock cimport NO_FD, sock_efd, sock_pollable, sock_readable
 
 cdef extern from *:
     """
@@ -191,13 +191,13 @@ cdef int sock_poll_fd(sock *sk) except -1:
 
 
 cdef void sock_sync_fd(sock *sk) noexcept nogil:
-    """Make the eventfd say what sock_readable() says. The argument is at the head of this file."""
+    """Make the eventfd say what sock_pollable() says. The argument is at the head of this file."""
     cdef u64 word = 1
     cdef int fd = sock_efd(sk)
     cdef bint want
     while fd != NO_FD:
         fence()
-        want = sock_readable(sk)
+        want = sock_pollable(sk)
         if want == (load_seq32(&sk.signalled) != 0):
             return
         if want:

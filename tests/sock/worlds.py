@@ -1,0 +1,137 @@
+"""The same calls, and the same frames, to sockets of the kernel and to ours.
+
+Each world is a host at 10.0.0.2/24 whose neighbour 10.0.0.1 is known: `socket()` makes a socket of
+it, `give()` lets frames arrive and tells what was sent. A case is a function of a world whose
+result can be compared; an exception is a result too.
+"""
+
+from __future__ import annotations
+
+import socket as kernel
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import netstack.socket as ours
+from tests.netns import fresh_netns
+from tests.proto.kernel import NAME, Kernel
+from tests.sock.rig import rig
+
+
+class World:
+    """What a case may ask for."""
+
+    dev: str
+
+    def __init__(self, host: Any, make: Callable[..., Any]) -> None:
+        self.host = host
+        self.make = make
+        self.made: list[Any] = []
+
+    def socket(
+        self, kind: int = kernel.SOCK_DGRAM, proto: int = 0, family: int = kernel.AF_INET
+    ) -> Any:
+        """Make a socket that does not wait; closed with the world."""
+        sock = self.make(family, kind, proto)
+        sock.setblocking(False)
+        self.made.append(sock)
+        return sock
+
+    def udp(self, *address: Any) -> Any:
+        """Make a UDP socket, bound to `address`."""
+        sock = self.socket()
+        sock.bind(address)
+        return sock
+
+    def give(self, *frames: Any) -> list[Any]:
+        """Let frames arrive; give what was sent meanwhile."""
+        return [bytes(frame) for frame in self.host.give(*frames)]
+
+    def settle(self) -> None:
+        """Let what was sent to ourselves arrive."""
+
+    def sent(self) -> list[bytes]:
+        """Take what was sent."""
+        self.settle()
+        return [bytes(frame) for frame in self.host.sent()]
+
+    def counters(self) -> dict[str, int]:
+        return self.host.counters()
+
+
+class Theirs(World):
+    dev = NAME
+
+    def sysctl(self, key: str, *values: int) -> None:
+        self.host.sysctl(key, " ".join(map(str, values)))
+
+
+class Ours(World):
+    dev = "eth0"
+
+    def settle(self) -> None:
+        self.host.settle()
+
+    def sysctl(self, key: str, *values: int) -> None:
+        self.host.config[key] = values if len(values) > 1 else values[0]
+
+
+@contextmanager
+def our_world(fast: bool) -> Iterator[Ours]:
+    with rig(fast) as host:
+        world = Ours(host, lambda *args: ours.socket(host, *args))
+        try:
+            yield world
+        finally:
+            for sock in world.made:
+                sock.close()
+
+
+@contextmanager
+def kernel_world() -> Iterator[Theirs]:
+    with fresh_netns():
+        host = Kernel()
+        world = Theirs(host, kernel.socket)
+        try:
+            yield world
+        finally:
+            for sock in world.made:
+                sock.close()
+            host.close()
+
+
+def attempt(call: Callable[..., Any], *args: Any) -> Any:
+    """Give what a call gives, or what it raises."""
+    try:
+        return call(*args)
+    except OSError as error:
+        return type(error).__name__, error.errno
+
+
+def drain(sock: Any, flags: int = 0, size: int = 65536, ancillary: int = 1024) -> list[Any]:
+    """Receive until there is nothing: data, control messages, flags, address."""
+    out = []
+    while len(out) < 1000:
+        got = attempt(sock.recvmsg, size, ancillary, flags)
+        if got == ("BlockingIOError", 11):
+            return out
+        out.append(got)
+    return out
+
+
+class Cases(dict[str, Callable[[World], Any]]):
+    """Cases by name."""
+
+    def __call__(self, function: Callable[[World], Any]) -> Callable[[World], Any]:
+        self[function.__name__] = function
+        return function
+
+
+def same(case: Callable[[World], Any]) -> None:
+    """Run a case in the kernel, and twice here; all three must agree."""
+    with kernel_world() as world:
+        theirs = case(world)
+    for fast in (True, False):
+        with our_world(fast) as world:
+            mine = case(world)
+        assert mine == theirs, f"fast={fast}"
