@@ -14,8 +14,8 @@ from typing import Any
 
 import netstack.socket as ours
 from tests.netns import fresh_netns
-from tests.proto.kernel import NAME, Kernel
 from tests.sock.rig import rig
+from tools._oracle.kernel import NAME, Kernel
 
 
 class World:
@@ -61,6 +61,9 @@ class World:
 
 class Theirs(World):
     dev = NAME
+
+    def sent(self) -> list[bytes]:
+        return self.host.take()
 
     def sysctl(self, key: str, *values: int) -> None:
         self.host.sysctl(key, " ".join(map(str, values)))
