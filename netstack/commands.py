@@ -12,10 +12,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from netstack import drops, ethnl, procfs, stats
+from netstack import drops, ethnl, procfs, rtnl, rtnl_neigh, stats
 from netstack.capture.bpf import Program
 from netstack.config import TUNABLES, find
 from netstack.control import Handler
@@ -182,7 +183,19 @@ def stop(it: Running) -> None:
     it.stop()
 
 
+def _on_host(function: Callable[..., Any]) -> Handler:
+    """Make a handler of a function whose first argument is the host."""
+
+    @wraps(function)
+    def handler(it: Running, *args: Any, **kwargs: Any) -> Any:
+        return function(it.host, *args, **kwargs)
+
+    return handler
+
+
+RTNL: dict[str, Handler] = {**rtnl.COMMANDS, **rtnl_neigh.COMMANDS}
 COMMANDS: dict[str, Handler] = {
+    **{name: _on_host(function) for name, function in RTNL.items()},
     "capture": capture,
     "drops": list_drops,
     "ethtool": ethtool,

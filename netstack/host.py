@@ -331,11 +331,17 @@ class Host:
     def _with_names(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put the device's name into rows that have its index."""
         names = {device.ifindex: device.name for device in self.devices}
-        return [{"dev": names[row.pop("ifindex")], **row} for row in rows]
+        return [
+            {
+                "dev" if k == "ifindex" else k: names[v] if k == "ifindex" else v
+                for k, v in row.items()
+            }
+            for row in rows
+        ]
 
-    def routes(self) -> list[dict[str, Any]]:
-        """Give the routing table, as ``ip -j route`` does."""
-        return self._with_names(self.inet.route_rows())
+    def routes(self, table: str = "main") -> list[dict[str, Any]]:
+        """Give a routing table (main, local), as ``ip -j route`` does."""
+        return self._with_names(self.inet.route_rows(table))
 
     def queued(self) -> dict[str, int]:
         """Frames off the wire that have not ended yet, by the place where they stand."""

@@ -24,6 +24,7 @@ TCP_IDLE = {
     "OutSegs": 0, "RetransSegs": 0, "InErrs": 0, "OutRsts": 0, "InCsumErrors": 0,
 }  # fmt: skip
 TCP_ESTABLISHED, TCP_CLOSE = 1, 7  # <net/tcp_states.h>; an unconnected socket is in CLOSE
+RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_REJECT = 0x1, 0x2, 0x4, 0x200  # <linux/route.h>
 ATF_COM = 0x2  # <linux/if_arp.h>: the hardware address is known
 SOFTIRQS = (
     "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK",
@@ -150,11 +151,13 @@ def net_route(host: Host) -> str:
     lines = [head]
     for route in host.routes():
         gateway = route.get("gateway") or "0.0.0.0"
-        flags = 0x1 | (0x2 if gateway != "0.0.0.0" else 0)  # RTF_UP, RTF_GATEWAY
-        network, _, prefix = route["dst"].partition("/")
-        mask = IPv4Address((0xFFFFFFFF << (32 - int(prefix or 32))) & 0xFFFFFFFF)
+        network, _, prefix = route["dst"].replace("default", "0.0.0.0/0").partition("/")
+        size = int(prefix or 32)
+        mask = IPv4Address((0xFFFFFFFF << (32 - size)) & 0xFFFFFFFF)
+        flags = RTF_UP | (RTF_GATEWAY if "gateway" in route else 0)
+        flags |= (RTF_HOST if size == 32 else 0) | (RTF_REJECT if "type" in route else 0)
         lines.append(
-            f"{route['dev']}\t{_native(network)}\t{_native(gateway)}\t{flags:04X}\t0\t0\t"
+            f"{route.get('dev', '*')}\t{_native(network)}\t{_native(gateway)}\t{flags:04X}\t0\t0\t"
             f"{route.get('metric', 0)}\t{_native(str(mask))}\t0\t0\t0"
         )
     return "".join(f"{line:<127}\n" for line in lines)

@@ -123,8 +123,8 @@ class FakeHost:
 
     def routes(self) -> list[dict[str, Any]]:
         return [
-            {"dst": "10.0.0.0/24", "dev": "tap0", "gateway": None},
-            {"dst": "0.0.0.0/0", "dev": "tap0", "gateway": "10.0.0.1"},
+            {"dst": "10.0.0.0/24", "dev": "tap0"},
+            {"dst": "default", "dev": "tap0", "gateway": "10.0.0.1"},
         ]
 
 

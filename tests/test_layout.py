@@ -47,6 +47,8 @@ ABOVE = {
     "aio": "host",
     "live": "host",
     "commands": "host",
+    "rtnl": "host",
+    "rtnl_neigh": "host",
     "tapstream": "host",
     "__init__": "host",
     "__main__": "cli",

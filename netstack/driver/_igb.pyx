@@ -21,7 +21,8 @@ from netstack.device._igb_regs cimport (
     E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP,
 )
 from netstack.device._wire cimport wire as wire_t
-from netstack.driver._igb_hw cimport igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
+from netstack.device._igb_nic cimport ether_addr_to_u64
+from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
 from netstack.driver._igb_main cimport igb_close, igb_open, igb_probe, igb_remove
 from netstack.driver._igb_ring cimport igb_drain_rx, igb_set_ringparam
 from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
@@ -119,6 +120,11 @@ cdef class Igb:
         return self.adapter.dev.flags & IFF_RUNNING != 0
 
     @property
+    def flags(self):
+        """IFF_* bits."""
+        return self.adapter.dev.flags
+
+    @property
     def features(self):
         """NETIF_F_* bits. What is set holds from the next frame on. [igb_set_features()]"""
         return self.adapter.dev.features
@@ -195,6 +201,34 @@ cdef class Igb:
         return dict(zip(igb_ethtool.TESTS, result, strict=True))
 
     # ---- what is changed while frames come
+
+    def set_mac(self, bytes mac):
+        """Take another address: the NIC's filter, and what is sent from now on. [igb_set_mac()]"""
+        if len(mac) != 6 or mac[0] & 1 or not any(mac):
+            raise ValueError(f"mac={mac.hex(':')!r}: give 6 bytes of a unicast address, as 02:00:00:00:00:01")
+        with nogil:
+            cpu_take(self.adapter.sd)
+        memcpy(self.adapter.dev.dev_addr, <const u8 *>mac, 6)
+        self.adapter.q_vector.rx.mac = ether_addr_to_u64(self.adapter.dev.dev_addr)
+        igb_rar_set(self.adapter)
+        cpu_release(self.adapter.sd)
+
+    def set_promisc(self, bint on):
+        """Take frames for every address, or stop; the other choices of set_rx_mode() stay. [dev_set_promiscuity()]"""
+        self.set_mode(&self.adapter.promisc, on, IFF_PROMISC)
+
+    def set_allmulti(self, bint on):
+        """Take frames for every group, or stop. [dev_set_allmulti()]"""
+        self.set_mode(&self.adapter.allmulti, on, IFF_ALLMULTI)
+
+    cdef void set_mode(self, u32 *mode, bint on, u32 flag) noexcept:
+        with nogil:
+            cpu_take(self.adapter.sd)
+            mode[0] = on
+            self.adapter.dev.flags = (self.adapter.dev.flags & ~flag) | (flag if on else 0)
+            if self.running:
+                igb_set_rx_mode(self.adapter)
+            cpu_release(self.adapter.sd)
 
     def set_rx_mode(self, bint promisc=False, bint allmulti=False, multicast=()):
         """Choose the frames to take beside our own and broadcast. [igb_set_rx_mode()]

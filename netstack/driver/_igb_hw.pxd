@@ -5,6 +5,7 @@ from netstack.driver._igb cimport igb_adapter, igb_q_vector
 cdef void igb_configure(igb_adapter *adapter) noexcept nogil
 cdef void igb_configure_rx(igb_adapter *adapter) noexcept nogil
 cdef void igb_configure_tx(igb_adapter *adapter) noexcept nogil
+cdef void igb_rar_set(igb_adapter *adapter) noexcept nogil
 cdef void igb_set_vlan_mode(igb_adapter *adapter) noexcept nogil
 cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil
 cdef void igb_setup_mrqc(igb_adapter *adapter) noexcept nogil

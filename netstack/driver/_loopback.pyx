@@ -86,6 +86,11 @@ cdef class Loopback:
         """Bytes of the largest packet."""
         return self.dev.mtu
 
+    @property
+    def flags(self):
+        """IFF_* bits."""
+        return self.dev.flags
+
     def queued(self):
         """None: what is sent stands in the CPU's backlog."""
         return 0

@@ -24,7 +24,7 @@ from netstack.proto._neigh import nud
 from netstack.proto._neigh_table import NeighTable
 from netstack.proto.arp import NeighTimers
 from netstack.proto.frag import Fqdir, FragTimers
-from netstack.proto.route import Routes
+from netstack.proto.route import RTN, Routes
 from netstack.sock._calls import sockets
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Inet:
         """Give a device its addresses, and the host the routes that follow."""
         for address in addresses:
             self.routes.add_address(ifindex, address)
+        self.routes.addresses.setdefault(ifindex, [])
 
     @property
     def forwarding(self) -> bool:
@@ -132,21 +133,33 @@ class Inet:
             rows.append(row | {"state": [NUD_NAMES[state]]})
         return rows
 
-    def route_rows(self) -> list[dict[str, Any]]:
-        """Give the main table, in the words of ``ip -j route``."""
+    def route_rows(self, table: str = "main") -> list[dict[str, Any]]:
+        """Give a table (main, local), in the words and the order of ``ip -j route``."""
+        routes = self.routes.local_table() if table == "local" else self.routes.main_table()
         rows = []
-        for route in self.routes.main_table():
-            row: dict[str, Any] = {
-                "dst": str(route.prefix) if route.prefix.prefixlen else "default",
-                "ifindex": route.ifindex,
-            }
+        for route in sorted(
+            routes,
+            key=lambda r: (int(r.prefix.network_address), -r.prefix.prefixlen, r.metric),
+        ):
+            row: dict[str, Any] = {}
+            if route.type != RTN.UNICAST:
+                row["type"] = route.type.name.lower()
+            size = route.prefix.prefixlen
+            row["dst"] = str(route.prefix) if size < 32 else str(route.prefix.network_address)
+            if not size:
+                row["dst"] = "default"
             if int(route.gateway):
                 row["gateway"] = str(route.gateway)
-            else:
-                row["scope"] = "link"
+            if route.type in (RTN.UNICAST, RTN.LOCAL, RTN.BROADCAST):
+                row["ifindex"] = route.ifindex
+                row |= {"protocol": "kernel"} if route.is_kernel else {}
+                if not int(route.gateway):
+                    row["scope"] = "host" if route.type == RTN.LOCAL else "link"
             if int(route.prefsrc):
                 row["prefsrc"] = str(route.prefsrc)
-            rows.append(row)
+            if route.metric:
+                row["metric"] = route.metric
+            rows.append(row | {"flags": []})
         return rows
 
     def sockets(self) -> list[dict[str, Any]]:

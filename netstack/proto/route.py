@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +51,8 @@ class Route:
     ifindex: int
     gateway: IPv4Address = NONE
     prefsrc: IPv4Address = NONE
+    metric: int = 0
+    is_kernel: bool = False  # follows from an address (proto kernel)
 
     def row(self) -> tuple[int, int, int, int, int, int]:
         """Give the row as ``Fib.publish`` takes it."""
@@ -96,7 +99,9 @@ class Routes:
         """Make an empty table and hang it into ``net``."""
         self.fib = Fib(net)
         self.addresses: dict[int, list[IPv4Interface]] = {}
-        self._main: dict[IPv4Network, Route] = {}
+        self.broadcasts: dict[IPv4Address, IPv4Address] = {}  # shown of an address; brd +
+        self.down: set[int] = set()  # devices without routes: link set down
+        self._main: dict[tuple[IPv4Network, int], Route] = {}
 
     # ---- addresses
 
@@ -112,11 +117,44 @@ class Routes:
         self._publish()
 
     def remove_address(self, ifindex: int, address: IPv4Interface | str) -> None:
-        """Take an address away, with its routes. [fib_del_ifaddr()]"""
+        """Take an address away, with its routes; the last primary one of a subnet takes the others along.
+
+        [fib_del_ifaddr(), inet_del_ifa()]
+        """
         address = IPv4Interface(address)
         if address not in self.addresses.get(ifindex, []):
             raise oserror(EADDRNOTAVAIL, f"device {ifindex} does not have {address}")
-        self.addresses[ifindex].remove(address)
+        have = self.addresses[ifindex]
+        gone = [address]
+        if not self.is_secondary(ifindex, address):
+            gone += [
+                each for each in have if each != address and each.network == address.network
+            ]
+        have[:] = [each for each in have if each not in gone]
+        for each in gone:
+            self.broadcasts.pop(each.ip, None)
+            self._main = {k: v for k, v in self._main.items() if v.prefsrc != each.ip}
+        self._publish()
+
+    def is_secondary(self, ifindex: int, address: IPv4Interface) -> bool:
+        """Tell whether an earlier address of the device is in the same subnet."""
+        have = self.addresses[ifindex]
+        return any(each.network == address.network for each in have[: have.index(address)])
+
+    def set_down(self, ifindex: int, down: bool) -> None:
+        """Take a device's routes away, those a user added for good, or give those of addresses back.
+
+        [fib_disable_ip(), fib_add_ifaddr()]
+        """
+        if down:
+            self.down.add(ifindex)
+            self._main = {k: v for k, v in self._main.items() if v.ifindex != ifindex}
+        else:
+            self.down.discard(ifindex)
+        self._publish()
+
+    def refresh(self) -> None:
+        """Publish again: the MTU of a device has changed, and with it what is remembered."""
         self._publish()
 
     # ---- routes
@@ -124,23 +162,43 @@ class Routes:
     def add_route(self, route: Route) -> None:
         """Add a route. [fib_table_insert()]
 
-        Raises FileExistsError when the prefix has one, and OSError (ENETUNREACH) when the
-        gateway is not in the subnet of one of our addresses.
+        Of several to one prefix that with the lowest metric is taken. Raises FileExistsError
+        when there is one with this metric, and OSError (ENETUNREACH) when the gateway is not in
+        the subnet of one of our addresses.
         """
-        if route.prefix in self._main:
+        if any(
+            route.prefix == r.prefix and route.metric == r.metric for r in self.main_table()
+        ):
             raise oserror(EEXIST, f"there is a route to {route.prefix}; remove it first")
         if int(route.gateway) and not self._on_link(route.gateway, route.ifindex):
             raise oserror(
                 ENETUNREACH,
                 f"gateway {route.gateway} is in no subnet of device {route.ifindex}",
             )
-        self._main[route.prefix] = route
+        self._main[route.prefix, route.metric] = route
         self._publish()
 
-    def remove_route(self, prefix: IPv4Network) -> None:
-        """Remove a route that was added. [fib_table_delete()]"""
-        if self._main.pop(prefix, None) is None:
+    def remove_route(self, prefix: IPv4Network, metric: int | None = None) -> None:
+        """Remove a route that was added: that of this metric, or the best. [fib_table_delete()]"""
+        metrics = [key[1] for key in self._main if key[0] == prefix]
+        if not metrics or (metric is not None and metric not in metrics):
             raise oserror(ESRCH, f"there is no route to {prefix}")
+        del self._main[prefix, min(metrics) if metric is None else metric]
+        self._publish()
+
+    def replace_route(self, old: Route, new: Route) -> None:
+        """Put a route in place of another, at once: no packet finds neither. [NLM_F_REPLACE]"""
+        if int(new.gateway) and not self._on_link(new.gateway, new.ifindex):
+            raise oserror(
+                ENETUNREACH, f"gateway {new.gateway} is in no subnet of device {new.ifindex}"
+            )
+        del self._main[old.prefix, old.metric]
+        self._main[new.prefix, new.metric] = new
+        self._publish()
+
+    def flush_routes(self, gone: set[Route]) -> None:
+        """Remove all these routes that were added, in one step."""
+        self._main = {key: route for key, route in self._main.items() if route not in gone}
         self._publish()
 
     def _on_link(self, gateway: IPv4Address, ifindex: int) -> bool:
@@ -151,20 +209,26 @@ class Routes:
         for ifindex, addresses in self.addresses.items():
             for have in addresses:
                 own, net = have.ip, have.network
-                yield Route(IPv4Network(own), RTN.LOCAL, ifindex, prefsrc=own)
+                first = next(each.ip for each in addresses if each.network == net)
+                follows = partial(Route, ifindex=ifindex, prefsrc=first, is_kernel=True)
+                yield follows(IPv4Network(own), RTN.LOCAL)
+                if own != first:
+                    continue
                 if own.is_loopback:
-                    yield Route(net, RTN.LOCAL, ifindex, prefsrc=own)
-                if net.prefixlen < 31:
-                    last = IPv4Network(net.broadcast_address)
-                    yield Route(last, RTN.BROADCAST, ifindex, prefsrc=own)
+                    yield follows(net, RTN.LOCAL)
+                if net.prefixlen < 31 and ifindex not in self.down:
+                    yield follows(IPv4Network(net.broadcast_address), RTN.BROADCAST)
 
     def main_table(self) -> Iterator[Route]:
         """Give the subnets of our addresses, and what a user added."""
         for ifindex, addresses in self.addresses.items():
-            for have in addresses:
-                if have.network.prefixlen < 32 and not have.ip.is_loopback:
-                    yield Route(have.network, RTN.UNICAST, ifindex, prefsrc=have.ip)
-        yield from self._main.values()
+            seen: set[IPv4Network] = set()
+            for have in addresses if ifindex not in self.down else ():
+                net = have.network
+                if net.prefixlen < 32 and not have.ip.is_loopback and net not in seen:
+                    seen.add(net)
+                    yield Route(net, RTN.UNICAST, ifindex, prefsrc=have.ip, is_kernel=True)
+        yield from sorted(self._main.values(), key=lambda route: route.metric)
 
     def _publish(self) -> None:
         for ifindex, addresses in self.addresses.items():

@@ -235,7 +235,8 @@ def test_what_is_for_others_is_refused_while_forwarding_is_off(stack: Stack) -> 
 
 def test_the_table_is_shown_in_iproute2_words(host: Stack) -> None:
     add(host, "0.0.0.0/0", PEER)
+    kernel = {"protocol": "kernel", "scope": "link", "prefsrc": ADDR, "flags": []}
     assert host.inet.route_rows() == [
-        {"dst": "10.0.0.0/24", "ifindex": ETH0, "scope": "link", "prefsrc": ADDR},
-        {"dst": "default", "ifindex": ETH0, "gateway": PEER},
+        {"dst": "default", "gateway": PEER, "ifindex": ETH0, "flags": []},
+        {"dst": "10.0.0.0/24", "ifindex": ETH0} | kernel,
     ]
