@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ class Control:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.sock.settimeout(TIMEOUT)
-            self.sock.connect(str(path))
+            self._connect(path)
         except BaseException:
             self.sock.close()
             raise
@@ -56,6 +57,27 @@ class Control:
             )
         return cls(directory / f"{name}.sock")
 
+    def _connect(self, path: Path) -> None:
+        """Connect; while more wait in line than the kernel keeps (EAGAIN), wait as well."""
+        until = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                self.sock.connect(str(path))
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise self._silent() from None
+            time.sleep(0.01)
+
+    def _silent(self) -> OSError:
+        """Make the error of a host that is there and does not answer, as one that is stopped."""
+        return oserror(
+            errno.ETIMEDOUT,
+            f"host {self.name} gave no answer in {TIMEOUT:.0f} s",
+            hint=f"netstack --name {self.name} ss    again, once it is up\n"
+            "ps -C netstack    is it stopped (T)?",
+        )
+
     def request(self, command: str, **arguments: Any) -> Any:
         """Return the data of the answer, or raise what the host raised."""
         line = json.dumps({"cmd": command, "args": arguments}) + "\n"
@@ -66,9 +88,7 @@ class Control:
         except (ConnectionError, EOFError):
             raise oserror(errno.ECONNRESET, f"host {self.name} has ended") from None
         except TimeoutError:
-            raise oserror(
-                errno.ETIMEDOUT, f"host {self.name} gave no answer in {TIMEOUT:.0f} s"
-            ) from None
+            raise self._silent() from None
         if not reply["ok"]:
             raise _error(reply)
         return reply["data"]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from netstack.commands import COMMANDS, Running
+from netstack.control import ControlServer
 from netstack.device._tapwire import TapWire
 from netstack.device.tap import choose_addresses, open_tap
+from netstack.errors import UsageError
 from netstack.host import Host
+from netstack.runtime import runtime_dir
+
+log = logging.getLogger("netstack")
 
 
 @contextmanager
@@ -21,6 +29,7 @@ def up(
     mtu: int = 1500,
     ring: int = 256,
     txqueuelen: int | None = None,
+    control: bool = True,
     **options: Any,
 ) -> Iterator[Host]:
     """Create the TAP ``name`` or take it over, put a host behind it, and give the host.
@@ -31,9 +40,12 @@ def up(
             sock = host.socket(AF_INET, SOCK_DGRAM)
 
     ``addr`` is the host's address with its prefix, ``peer`` the kernel's end of the wire (the first
-    other address of the subnet if None). ``options`` go to ``Host``. At the end of the block the host
-    is closed and the TAP put back as it was found. Raises ValueError for what can't be, OSError with
-    the kernel's errno otherwise; both say what to type (``netstack.errors.hint_of``).
+    other address of the subnet if None). While it is up, ``netstack ss`` and its like answer about it
+    from another terminal of this user, unless ``control`` is False. ``options`` go to ``Host``.
+
+    At the end of the block the host is closed and the TAP put back as it was found. Raises ValueError
+    for what can't be, OSError with the kernel's errno otherwise; both say what to type
+    (``netstack.errors.hint_of``).
     """
     ours, theirs = choose_addresses(name, addr, peer)
     with (
@@ -44,4 +56,30 @@ def up(
             TapWire(tap.fileno()), tap.name, addr=ours, mac=mac, mtu=tap.mtu, ring=ring
         )
         device.missed_source = tap.missed
-        yield host
+        with _answering(host, control):
+            yield host
+
+
+@contextmanager
+def _answering(host: Host, control: bool) -> Iterator[None]:
+    """Keep a control socket open while the block runs. A program does not fail for want of one."""
+    server = _control(host) if control else None
+    try:
+        yield
+    finally:
+        if server is not None:
+            server.close()
+
+
+def _control(host: Host) -> ControlServer | None:
+    """Open the host's control socket under its name, or with the pid behind where that is taken."""
+    for name in (host.name, f"{host.name}-{os.getpid()}"):
+        running = Running(host, name)
+        try:
+            server = ControlServer(name, runtime_dir(), running, COMMANDS)
+        except (OSError, UsageError) as error:
+            log.info("host %s has no control socket: %s", name, error)
+            continue
+        server.start()
+        return server
+    return None

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from netstack import control
+from netstack import control, control_client
 from netstack.control import ControlServer, is_answering
 from netstack.control_client import Control, hosts
 from netstack.errors import InternalError, UsageError, hint_of, oserror
@@ -310,6 +310,43 @@ def test_an_unknown_name_gets_those_there_are(server, tmp_path):
     with pytest.raises(FileNotFoundError, match="no host named tap9") as info:
         Control.find(tmp_path, "tap9")
     assert hint_of(info.value) == "netstack --name tap0 ..."
+
+
+@pytest.fixture
+def crowd(tmp_path):
+    """Give a server that does not accept yet, with as many waiting as the kernel lets."""
+    server = ControlServer("tap0", tmp_path, None, COMMANDS)
+    waiting = []
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        waiting.append(sock)
+        if sock.connect_ex(str(server.path)) == errno.EAGAIN:
+            break
+    yield server
+    server.close()
+    for sock in waiting:
+        sock.close()
+
+
+def test_a_client_waits_until_there_is_room_in_the_line(crowd, tmp_path, monkeypatch):
+    started = []
+
+    def start_once(_seconds):
+        if not started:
+            crowd.start()
+            started.append(True)
+
+    monkeypatch.setattr(control_client.time, "sleep", start_once)
+    with Control.find(tmp_path) as client:
+        assert client.request("double", value=4) == 8
+    assert started
+
+
+def test_a_host_that_does_not_answer_is_said_to_be_silent(crowd, tmp_path, monkeypatch):
+    monkeypatch.setattr(control_client, "TIMEOUT", 0.01)
+    with pytest.raises(TimeoutError, match="host tap0 gave no answer") as info:
+        Control.find(tmp_path)
+    assert hint_of(info.value).startswith("netstack --name tap0 ss")
 
 
 def test_a_host_that_ends_meanwhile_is_said_to_have_ended(server, client):

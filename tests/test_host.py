@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 
@@ -12,7 +13,14 @@ from scapy.layers.l2 import ARP, Ether
 
 import netstack
 from netstack.device._memory import MemoryWire
-from netstack.nf.hooks import NF_DROP, NF_INET_PRE_ROUTING
+from netstack.nf.hooks import (
+    NF_ACCEPT,
+    NF_DROP,
+    NF_INET_LOCAL_OUT,
+    NF_INET_POST_ROUTING,
+    NF_INET_PRE_ROUTING,
+    NF_STOLEN,
+)
 from netstack.stats import ledger
 from tests.frames import OUR_IP, OUR_MAC, PEER_IP, PEER_MAC, ping, udp, who_has
 from tests.memory_host import balance, memory_host
@@ -154,6 +162,62 @@ def test_a_hook_can_drop_and_be_taken_out(it):
     take_out()
     assert len(it.put(ping(b"x"))) == 1
     assert it.drops() == {"NETFILTER_DROP": 1}
+
+
+def sent_past(it, hook, answer):
+    """Send a datagram past a hook; give what sendto says, how often the hook was asked, and counters."""
+    asked: list[threading.Thread] = []
+
+    def fn(host, skb):
+        asked.append(threading.current_thread())
+        return answer(skb)
+
+    sock = it.socket("", 9000)
+    it.meet()
+    before = netstack.stats.nstat(it.host.net)
+    it.host.hook(hook, fn)
+    try:
+        result = sock.sendto(b"out", (PEER_IP, 4000))
+    except OSError as error:
+        result = error.errno
+    after = netstack.stats.nstat(it.host.net)
+    assert asked == [threading.current_thread()]
+    names = ("IpOutRequests", "IpOutDiscards", "IpOutTransmits", "UdpOutDatagrams")
+    return result, tuple(after[name] - before[name] for name in names)
+
+
+OUT = pytest.mark.parametrize(
+    "hook", [NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING], ids=["LOCAL_OUT", "POST_ROUTING"]
+)
+
+
+@OUT
+def test_who_sends_what_a_hook_drops_is_told(it, hook):
+    assert sent_past(it, hook, lambda skb: NF_DROP) == (errno.EPERM, (1, 1, 0, 0))
+    assert it.sent() == []
+
+
+@OUT
+def test_what_a_hook_accepts_leaves_at_once(it, hook):
+    assert sent_past(it, hook, lambda skb: NF_ACCEPT) == (3, (1, 0, 1, 1))
+    assert Ether(it.sent()[0])[UDP].dport == 4000
+
+
+@OUT
+def test_what_a_hook_steals_counts_as_sent(it, hook):
+    def steal(skb):
+        skb.consume()
+        return NF_STOLEN
+
+    assert sent_past(it, hook, steal) == (3, (1, 0, 0, 1))
+    assert it.sent() == []
+
+
+@OUT
+def test_a_hook_that_fails_drops_and_the_host_goes_on(it, hook, caplog):
+    assert sent_past(it, hook, lambda skb: 1 // 0) == (errno.EPERM, (1, 1, 0, 0))
+    assert "ZeroDivisionError" in caplog.text
+    assert it.sent() == []
 
 
 def test_a_tap_handler_sees_a_copy_and_changes_nothing(it):

@@ -217,7 +217,9 @@ def test_a_function_without_the_gil_says_that_it_never_raises() -> None:
 
 
 def test_no_compiled_code_takes_the_gil() -> None:
-    assert lines_matching(COMPILED, r"^[^#\"'`]*\bwith\s+gil\b") == []
+    """But the one place that only a program's own thread comes to."""
+    compiled = [path for path in COMPILED if path.stem != "_local_out"]
+    assert lines_matching(compiled, r"^[^#\"'`]*\bwith\s+gil\b") == []
 
 
 def test_a_compiled_module_that_python_sees_has_a_stub() -> None:

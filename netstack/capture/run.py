@@ -55,7 +55,7 @@ def run(options: Options, source: Source | None, out: TextIO, err: TextIO) -> in
 
 
 def _run_live(options: Options, source: Source, out: TextIO, err: TextIO) -> int:
-    if not options.style.verbose and options.write is None:
+    if options.write is None and not (options.style.verbose or options.json):
         err.write(
             f"{PROGRAM}: verbose output suppressed, use -v[v]... for full protocol decode\n"
         )

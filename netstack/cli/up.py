@@ -90,6 +90,7 @@ def _host(args: Namespace) -> Any:
         mtu=args.mtu,
         ring=args.ring,
         fast_path=not args.no_fast_path,
+        control=False,  # ours can be stopped, and is there before the host
     )
 
 

@@ -16,20 +16,9 @@ from libc.string cimport memcpy
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport spin_lock, spin_unlock, u8, u32, u64, uintptr_t
+from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
 from netstack.device._wire cimport wire
 
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long count, int timeout_ms)
-    short POLLIN
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned initial, int flags)
-    int EFD_CLOEXEC, EFD_NONBLOCK
 
 cdef enum:
     ENOBUFS_ = 105

@@ -24,6 +24,7 @@ from netstack._abi cimport (
     u32, u64, uintptr_t,
 )
 from netstack._counters cimport SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_QUEUE_PURGE
+from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
 from netstack._net cimport SLOT_PROCESS, Net, net, netdev_max_backlog, sysctl_get
 from netstack._skb cimport (
     dequeue, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_set_slot, skb_wrap,
@@ -34,18 +35,6 @@ from netstack.napi._napi cimport (
 )
 from netstack.netif._core cimport __netif_receive_skb_core
 
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long count, int timeout_ms)
-    short POLLIN
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned initial, int flags)
-    int EFD_CLOEXEC, EFD_NONBLOCK
 
 cdef struct seam:
     u32 lock

@@ -3,7 +3,7 @@
 Stage 6 of 8:  device driver irq napi netif [nf] proto sock
 In       packets on their way             proto/ip.py
 Out      the next step, or the end        proto/ip.py
-Context  process
+Context  process: the host's kworker, and at LOCAL_OUT and POST_ROUTING the thread of whoever sends
 Kernel   nf_register_net_hook(), nf_hook_slow(), net/netfilter/core.c
 
 While a function is registered, the compiled short cuts leave their packets to Python: the bit of
@@ -15,12 +15,13 @@ its hook is set in ``net.nf_hooks``. ::
     nf_register_net_hook(host, NF_INET_PRE_ROUTING, no_ping)
 
 A function that gives NF_STOLEN has ended the packet itself or keeps it, and nothing else may
-touch it. One that raises has not said anything: the packet is dropped and the error goes to
-whoever runs the Python layers.
+touch it. One that raises has not said anything: the packet is dropped and the error is logged.
+A program whose datagram was dropped on the way out gets EPERM, as in Linux.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -40,7 +41,7 @@ NF_INET_NUMHOOKS = 5
 NF_DROP, NF_ACCEPT, NF_STOLEN = 0, 1, 2
 
 Hook = Callable[[Any, "SkBuff"], int]
-Okfn = Callable[[Any, "SkBuff"], None]
+Okfn = Callable[[Any, "SkBuff"], int | None]
 
 
 class Entry(NamedTuple):
@@ -121,7 +122,14 @@ def nf_hook(host: HookHost, hook: int, skb: SkBuff) -> int:
     return NF_ACCEPT
 
 
-def NF_HOOK(host: HookHost, hook: int, skb: SkBuff, okfn: Okfn) -> None:
-    """Pass a packet through a hook and, when it was accepted, on to ``okfn``. Consumes skb."""
-    if not host.inet.hooks.net.nf_hooks >> hook & 1 or nf_hook(host, hook, skb) == NF_ACCEPT:
-        okfn(host, skb)
+def NF_HOOK(host: HookHost, hook: int, skb: SkBuff, okfn: Okfn) -> int:
+    """Pass a packet through a hook and, when it was accepted, on to ``okfn``. Consumes skb.
+
+    Gives 0 or an errno: what ``okfn`` gave, or EPERM when a function has dropped the packet.
+    """
+    verdict = NF_ACCEPT
+    if host.inet.hooks.net.nf_hooks >> hook & 1:
+        verdict = nf_hook(host, hook, skb)
+    if verdict == NF_ACCEPT:
+        return okfn(host, skb) or 0
+    return errno.EPERM if verdict == NF_DROP else 0

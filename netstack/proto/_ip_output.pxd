@@ -18,6 +18,9 @@ cdef struct ip_out_cb:             # skb.cb of a packet on its way out, from ip_
 cdef struct ip_state:              # net.ip
     u64 seed
     u32 idents[IP_IDENTS]
+    # Take a packet of a program past Python's hooks and send it: 0 or a negative errno. See _local_out.pyx.
+    int (*local_out)(void *arg, sk_buff *skb) noexcept nogil
+    void *local_out_arg
 
 # A packet for `size` bytes after the IP header, with room for all headers before it. What one buffer can't hold is in
 # frag_list. NULL when the pool is used up. Fill it with skb_store_bits.
@@ -27,7 +30,8 @@ cdef void skb_fill(sk_buff *to, const sk_buff *skb, u32 offset) noexcept nogil
 # Sum `size` bytes from `offset` on, over all buffers. [skb_checksum()]
 cdef u32 skb_checksum(const sk_buff *skb, u32 offset, u32 size, u32 csum) noexcept nogil
 
-# Put an IP header in front of skb and send it. Consumes skb. 0, or a negative errno.
+# Put an IP header in front of skb and send it. Consumes skb. 0, or a negative errno. The first is for programs' threads
+# without the GIL and without a lock: a Python hook is asked there and then, and its verdict is in what comes back.
 cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off) noexcept nogil
 cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,
                          const u8 *opt, u32 optlen) noexcept nogil

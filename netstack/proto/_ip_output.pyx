@@ -6,8 +6,8 @@ Out      a packet and its next hop        proto/_neigh.pyx
 Context  softirq or process; no GIL; never raises
 Kernel   ip_push_pending_frames(), ip_local_out(), ip_output(), ip_do_fragment(), net/ipv4/ip_output.c
 
-While a Python hook is registered at LOCAL_OUT or POST_ROUTING, what leaves goes through the seam, as PACKET_OUTGOING,
-and on with ip.py.
+While a Python hook is registered at LOCAL_OUT or POST_ROUTING, what leaves goes on with ip.py: what a program sends, in
+the program's thread, so that it hears of a drop; everything else through the seam, as PACKET_OUTGOING.
 """
 
 cimport cython
@@ -179,8 +179,18 @@ cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u
 
 
 cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off) noexcept nogil:
-    """Send a transport header and its data. ``ttl`` 0 is ip_default_ttl; ``frag_off`` is IP_DF or 0."""
-    return ip_send_skb_opt(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
+    """Send a transport header and its data. ``ttl`` 0 is ip_default_ttl; ``frag_off`` is IP_DF or 0. [ip_send_skb()]"""
+    cdef ip_state *state = <ip_state *>n.ip
+    cdef int err
+    if likely(not n.nf_hooks & NF_OUT_BITS) or skb.len + IP_HLEN > 0xFFFF:
+        return ip_send_skb_opt(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
+    ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
+    mib_inc(n, skb.slot, IpOutRequests)
+    skb.pkt_type = PACKET_OUTGOING
+    err = state.local_out(state.local_out_arg, skb)
+    if err:
+        mib_inc(n, SLOT_PROCESS, IpOutDiscards)
+    return err
 
 
 cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,

@@ -9,6 +9,7 @@ Kernel   inet_init(), inet_add_protocol(), net/ipv4/af_inet.c
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from ipaddress import IPv4Interface
@@ -20,10 +21,12 @@ from netstack.proto import PROTOCOLS, _udp_prot, net_protocol
 from netstack.proto._arp import arp_init
 from netstack.proto._icmp import ICMP
 from netstack.proto._ip_output import IPOutput
+from netstack.proto._local_out import LocalOut
 from netstack.proto._neigh import nud
 from netstack.proto._neigh_table import NeighTable
 from netstack.proto.arp import NeighTimers
 from netstack.proto.frag import Fqdir, FragTimers
+from netstack.proto.ip import ip_local_out
 from netstack.proto.route import RTN, Routes
 from netstack.sock._calls import sockets
 
@@ -67,6 +70,7 @@ class Inet:
         self.neigh = NeighTable(net, drawn)
         arp_init(net)
         self._output = IPOutput(net, drawn)
+        self._local_out = LocalOut(net, functools.partial(ip_local_out, host))
         self._icmp = ICMP(net, drawn)
         _udp_prot.init(net)
         self.frags = Fqdir(net)

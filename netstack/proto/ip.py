@@ -146,16 +146,16 @@ def ip_error(host: InetHost, skb: SkBuff) -> None:
 # ---- out: while a function is registered at a hook that the packet passes
 
 
-def ip_local_out(host: InetHost, skb: SkBuff) -> None:
-    """Pass what we made through the hooks, and send it. Consumes skb."""
-    NF_HOOK(host, NF_INET_LOCAL_OUT, skb, ip_output)
+def ip_local_out(host: InetHost, skb: SkBuff) -> int:
+    """Pass what we made through the hooks, and send it. Consumes skb. 0 or an errno."""
+    return NF_HOOK(host, NF_INET_LOCAL_OUT, skb, ip_output)
 
 
-def ip_output(host: InetHost, skb: SkBuff) -> None:
-    """Pass what is about to leave through the last hook. Consumes skb."""
-    NF_HOOK(host, NF_INET_POST_ROUTING, skb, ip_finish_output)
+def ip_output(host: InetHost, skb: SkBuff) -> int:
+    """Pass what is about to leave through the last hook. Consumes skb. 0 or an errno."""
+    return NF_HOOK(host, NF_INET_POST_ROUTING, skb, ip_finish_output)
 
 
-def ip_finish_output(host: InetHost, skb: SkBuff) -> None:
-    """Cut it to the MTU and give it to the neighbour. Consumes skb."""
-    _ip_output.output(host.net, skb)
+def ip_finish_output(host: InetHost, skb: SkBuff) -> int:
+    """Cut it to the MTU and give it to the neighbour. Consumes skb. 0 or an errno."""
+    return _ip_output.output(host.net, skb)

@@ -37,6 +37,7 @@ from netstack._abi cimport (
     cas_ptr, exchange32, fence, load_relaxed32, load_seq32, monotonic_ns, spin_lock, spin_unlock,
     store_relaxed32, store_release32, store_release_ptr, store_seq32, u32, u64,
 )
+from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, eventfd
 from netstack._net cimport busy_read, net_now, poll_spin_usecs, sysctl_get
 from netstack.napi._napi cimport softnet_data
 from netstack.sock._sock cimport NO_FD, sock_efd, sock_pollable, sock_readable
@@ -46,7 +47,6 @@ cdef extern from *:
     #include <errno.h>
     #include <limits.h>
     #include <linux/futex.h>
-    #include <sys/eventfd.h>
     #include <sys/syscall.h>
     #include <time.h>
     #include <unistd.h>
@@ -63,8 +63,6 @@ cdef extern from *:
     """
     int futex_sleep "ns_sock_sleep"(u32 *word, long long ns) noexcept nogil
     void futex_rouse "ns_sock_rouse"(u32 *word) noexcept nogil
-    int EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE
-    int eventfd(unsigned initial, int flags) noexcept nogil
     int sched_yield() noexcept nogil
 
 

@@ -171,7 +171,9 @@ def test_places_are_named_when_there_are_several(streams):
 def test_json_has_an_object_a_line(streams):
     first, second = records(5000, 5001)
     second.comment = "NO_SOCKET"
-    out = streams.run("--json", Source(first, second))[1].decode()
+    _, printed, said = streams.run("--json", Source(first, second))
+    out = printed.decode()
+    assert said.startswith("netstack capture: listening on")
     one, two = (json.loads(line) for line in out.splitlines())
     assert one == {
         "time_ns": NOW,

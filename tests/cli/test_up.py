@@ -112,6 +112,7 @@ def test_options_reach_the_host(run, fake):
         "mtu": 9000,
         "ring": 64,
         "fast_path": False,
+        "control": False,
     }
 
 

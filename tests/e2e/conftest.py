@@ -32,7 +32,10 @@ def fast_path(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def live(fast_path: bool) -> Iterator[netstack.Host]:
     """Give a host at 10.0.0.2 behind tap0, the kernel at 10.0.0.1; the ledger balances after."""
-    with fresh_netns(), netstack.up("tap0", addr=f"{HOST}/24", fast_path=fast_path) as host:
+    with (
+        fresh_netns(),
+        netstack.up("tap0", addr=f"{HOST}/24", fast_path=fast_path, control=False) as host,
+    ):
         yield host
         host.settle()
         account = ledger(host)

@@ -26,7 +26,10 @@ IN_FLIGHT = 1024  # frames between two places at most: a ring, a batch, what GRO
 @contextmanager
 def up(**options: Any) -> Iterator[netstack.Host]:
     """Bring a host up that the kernel knows, in a network namespace of its own."""
-    with fresh_netns(), netstack.up("tap0", addr=f"{HOST}/24", **options) as host:
+    with (
+        fresh_netns(),
+        netstack.up("tap0", addr=f"{HOST}/24", control=False, **options) as host,
+    ):
         wait_until(pings)
         yield host
     account = ledger(host)
