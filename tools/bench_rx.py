@@ -1,63 +1,73 @@
 #!/usr/bin/env python3
-"""Drain a TAP with a bare compiled read loop and with netstack, in turn in one run.
+"""Receive from a TAP with a bare compiled read loop, with netstack and with a kernel socket, in turn.
 
-    sudo tools/bench_rx.py                 # 18 and 1472 bytes, 40 rounds of 400 frames each
-    sudo tools/bench_rx.py --rounds 100 --json
-    sudo tools/bench_rx.py --stream 3      # also: 3 s of a streaming sender, rates and loss
+    sudo tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
+    sudo tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
+    sudo tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
 
 Fill-then-drain is the quiet measure: the TAP's queue is filled with frames, then one side drains it
-in this thread and its CPU time is taken; the sides take turns, so that what disturbs the machine
-disturbs all of them. Each side does more than the one before it, so the differences say where the
-time goes:
+in this thread and its CPU time is taken. Each side does more than the one before it, so the
+differences say where the time goes:
 
-    bare         read() into one buffer, nothing else
-    core         NIC, ring, interrupt, NAPI, GRO, device core; there IP drops it (OTHERHOST)
-    queue        all of that, IP, UDP, into the socket's queue
-    recvfrom     socket.recvfrom() of what stands in the queue, from Python: on top of `queue`
+    bare             read() into one buffer, nothing else
+    core             NIC, ring, interrupt, NAPI, GRO, device core; there IP drops it (OTHERHOST)
+    queue            all of that, IP, UDP, into the socket's queue
+    recvfrom, recvfrom_into, recv_batch, recv_batch_into, asyncio
+                     the calls of a Python program that take it off the queue: on top of `queue`
 
-Runs in a network namespace of its own; nothing else on the machine is touched.
+A stream comes from another process with UDP_SEGMENT, split by the kernel before the wire. Here
+
+    sink             is a compiled loop that takes datagrams off the socket and looks at none
+    kernel, kernel-asyncio
+                     are a kernel socket behind a veth, with recvfrom() and with asyncio's transport
+
+The sides take turns, so that what disturbs the machine disturbs all of them. Runs in network
+namespaces of its own; nothing else on the machine is touched.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
+import asyncio
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
-from ipaddress import IPv4Interface
+from collections.abc import Callable
 from typing import Any
 
-CLONE_NEWNET = 0x40000000
+from benchlib import (
+    CALLS,
+    HOST,
+    PEER,
+    PORT,
+    VETH_HOST,
+    Counter,
+    by_asyncio,
+    enter_namespace,
+    ip,
+    kernel_socket,
+    our_socket,
+    print_json,
+    print_machine,
+    print_rows,
+    spread,
+    stop_after,
+    tap,
+)
+
 UDP_SEGMENT = 103
-HOST, PEER, OTHER, PORT = "10.0.0.2", "10.0.0.1", "10.0.0.9", 9000
+OTHER = "10.0.0.9"
+ASYNCIO_PORT = 9001
+ON_TOP = [*CALLS, "asyncio"]
+DRAIN_SIDES = ["bare", "core", "queue", *ON_TOP]
+STREAM_SIDES = ["bare", "sink", *CALLS, "asyncio", "kernel", "kernel-asyncio"]
 
 
-@dataclass
-class Side:
-    """The costs of one side, ns of CPU a frame, one figure a round."""
-
-    name: str
-    ns: list[float] = field(default_factory=list)
-    lost: int = 0
-
-    @property
-    def median(self) -> float:
-        """Give the median of the rounds."""
-        return statistics.median(self.ns)
-
-    @property
-    def spread(self) -> float:
-        """Give the distance of the quartiles, as a part of the median."""
-        quarters = statistics.quantiles(self.ns, n=4)
-        return (quarters[2] - quarters[0]) / self.median
+# ---- fill, then drain
 
 
 class Bench:
@@ -65,35 +75,44 @@ class Bench:
 
     def __init__(self, ring: int) -> None:
         from netstack.device._tapwire import TapWire
-        from netstack.device.tap import open_tap
         from netstack.host import Host
 
-        self.tap = open_tap(
-            "tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")
-        )
+        self.wire = tap()
+        self.tap = self.wire.__enter__()
         self.host = Host(threads=False)
         # No interrupt throttle: a drain is measured from its first frame on.
         self.device = self.host.add_nic(
-            TapWire(self.tap.fileno()), name="tap0", addr=f"{HOST}/24", ring=ring
+            TapWire(self.tap.fileno()),
+            name="tap0",
+            addr=f"{HOST}/24",
+            mac="02:00:00:00:00:02",
+            ring=ring,
         )
         self.device.nic.set_coalesce(0)
-        self.receiver = self.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.receiver.bind((HOST, PORT))
-        self.receiver.setblocking(False)
+        self.receiver, watched = self.socket(PORT), self.socket(ASYNCIO_PORT)
+        self.loop = asyncio.new_event_loop()
+        self.endpoint, self.counter = self.loop.run_until_complete(
+            self.host.create_datagram_endpoint(Counter, sock=watched, loop=self.loop)
+        )
         # Frames for another machine get past the filter, and end right after the device core.
         self.device.nic.set_rx_mode(promisc=True)
-        for address, mac in ((HOST, self.device.mac), (OTHER, "02:00:00:00:00:99")):
-            command = ["ip", "neigh", "replace", address, "lladdr", mac, "dev", "tap0"]
-            subprocess.run(command, check=True)
+        ip("neigh", "replace", OTHER, "lladdr", "02:00:00:00:00:99", "dev", "tap0")
 
-    def udp(self, size: int, to: str = HOST) -> socket.socket:
+    def socket(self, port: int) -> Any:
+        """Open a socket of the host, with room for a round."""
+        sock = self.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind((HOST, port))
+        sock.setblocking(False)
+        return sock
+
+    def udp(self, size: int, to: str, port: int) -> socket.socket:
         """Open the sender of datagrams of ``size`` bytes."""
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
         sender.bind((PEER, 0))
-        sender.connect((to, PORT))
+        sender.connect((to, port))
         return sender
 
     def fill(self, sender: socket.socket, size: int, frames: int) -> None:
@@ -103,142 +122,83 @@ class Bench:
             sender.send(bytes(size * part))
             frames -= part
 
-    def drain_bare(self) -> dict[str, int]:
-        """Read until the TAP is empty."""
-        from netstack.testing._traffic import read_bare
+    def drain(self, side: str, n: int) -> tuple[int, float]:
+        """Drain the TAP, or for a side on top of ``queue`` the queue: frames, ns of this thread."""
+        from netstack.testing._traffic import read_bare, run_cpu
 
-        return read_bare(self.tap.fileno(), 0)
+        if side in ON_TOP:
+            start = time.thread_time_ns()
+            if side == "asyncio":
+                got = self.loop.run_until_complete(self.counted(n))
+            else:
+                got = CALLS[side](self.receiver)
+            return got, time.thread_time_ns() - start
+        if side == "bare":
+            tally = read_bare(self.tap.fileno(), 0)
+        else:
+            tally = run_cpu(self.host.cpus[0].address)
+        return tally["packets"], tally["cpu_ns"]
 
-    def drain_netstack(self) -> dict[str, int]:
-        """Be the CPU until the TAP is empty."""
-        from netstack.testing._traffic import run_cpu
+    async def counted(self, n: int) -> int:
+        """Let the endpoint count ``n`` datagrams, or as many as a thousand turns of the loop bring."""
+        self.counter.got = 0
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            if self.counter.got >= n:
+                break
+        return self.counter.got
 
-        return run_cpu(self.host.cpus[0].address)
-
-    def drain_socket(self) -> tuple[int, int]:
-        """Call recvfrom until the queue is empty: datagrams, ns of this thread."""
-        recvfrom = self.receiver.recvfrom
-        count = 0
-        start = time.thread_time_ns()
-        try:
-            while True:
-                recvfrom(2048)
-                count += 1
-        except BlockingIOError:
-            return count, time.thread_time_ns() - start
-
-    def round(self, sides: dict[str, Side], size: int, frames: int) -> None:
+    def round(
+        self, sides: dict[str, list[float]], lost: dict[str, int], size: int, n: int
+    ) -> None:
         """Let every side drain the same number of frames once."""
-        sender, to_other = self.udp(size), self.udp(size, OTHER)
-        try:
-            self.fill(sender, size, frames)
-            tally = self.drain_bare()
-            sides["bare"].lost += frames - tally["packets"]
-            sides["bare"].ns.append(tally["cpu_ns"] / max(1, tally["packets"]))
-            self.fill(to_other, size, frames)
-            tally = self.drain_netstack()
-            sides["core"].lost += frames - tally["packets"]
-            sides["core"].ns.append(tally["cpu_ns"] / max(1, tally["packets"]))
-            self.fill(sender, size, frames)
-            tally = self.drain_netstack()
-            sides["queue"].ns.append(tally["cpu_ns"] / max(1, tally["packets"]))
-            count, ns = self.drain_socket()
-            sides["queue"].lost += frames - count
-            sides["recvfrom"].ns.append(ns / max(1, count))
-        finally:
-            sender.close()
-            to_other.close()
+        for side in sides:
+            to = OTHER if side == "core" else HOST
+            with self.udp(size, to, ASYNCIO_PORT if side == "asyncio" else PORT) as sender:
+                self.fill(sender, size, n)
+            if side in ON_TOP:
+                self.drain("queue", n)
+            got, ns = self.drain(side, n)
+            if side == "queue":
+                got = CALLS["recv_batch"](self.receiver)
+            lost[side] += n - got
+            sides[side].append(ns / max(1, got))
 
     def close(self) -> None:
         """Take everything down."""
+        self.endpoint.close()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.close()
         self.host.close()
-        self.tap.close()
+        self.receiver.close()
+        self.wire.__exit__(None, None, None)
 
 
-def stream(seconds: float, size: int, with_netstack: bool) -> dict[str, float]:
-    """Let a sender in another process stream for ``seconds``; how much one receiver took."""
-    from netstack.device._tapwire import TapWire
-    from netstack.device.tap import open_tap
-    from netstack.host import Host
-    from netstack.testing._traffic import Stop, read_bare
-
-    command = [
-        *(sys.executable, os.path.join(os.path.dirname(__file__), "pktgen.py"), HOST),
-        *("--port", str(PORT), "--mode", "gso", "--size", str(size)),
-        *("--seconds", str(seconds), "--json"),
-    ]
-    with open_tap(
-        "tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")
-    ) as tap:
-        host = Host()
-        device = host.add_nic(TapWire(tap.fileno()), name="tap0", addr=f"{HOST}/24")
-        subprocess.run(
-            ["ip", "neigh", "replace", HOST, "lladdr", device.mac, "dev", "tap0"], check=True
-        )
-        if not with_netstack:
-            host.close()
-        sender = subprocess.Popen(command, stdout=subprocess.PIPE)
-        cpu = time.process_time_ns()
-        if with_netstack:
-            got = receive(host, sender)
-            host.close()
-        else:
-            stop = Stop()
-            watcher = threading.Thread(target=lambda: (sender.wait(), stop.set()))
-            watcher.start()
-            got = read_bare(tap.fileno(), 0, stop)["packets"]
-            watcher.join()
-        cpu = time.process_time_ns() - cpu
-        sent = json.load(sender.stdout)[0]["packets"]  # type: ignore[arg-type]
-    return {
-        "rate": got / seconds,
-        "loss": 1 - got / max(1, sent),
-        "cpu_ns": cpu / max(1, got),
-    }
-
-
-def receive(host: Any, sender: subprocess.Popen[bytes]) -> int:
-    """Call recvfrom in a loop until the sender has ended; how many datagrams came."""
-    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        sock.bind((HOST, PORT))
-        sock.settimeout(0.2)
-        recvfrom = sock.recvfrom
-        got = 0
-        while True:
-            try:
-                while True:
-                    recvfrom(2048)
-                    got += 1
-            except TimeoutError:
-                if sender.poll() is not None:
-                    return got
-
-
-def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+def drains(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     """Run all sizes; a row a side."""
     rows: list[dict[str, Any]] = []
+    needed = list(dict.fromkeys(["bare", "queue", *names]))
     bench = Bench(args.ring)
     try:
         for size in args.sizes:
-            sides = {name: Side(name) for name in ("bare", "core", "queue", "recvfrom")}
-            for _ in range(3):
-                bench.round({name: Side(name) for name in sides}, size, args.frames)
-            for _ in range(args.rounds):
-                bench.round(sides, size, args.frames)
-            bare = sides["bare"].median
-            for side in sides.values():
-                whole = side.median + (sides["queue"].median if side.name == "recvfrom" else 0)
+            for warm in (True, False):
+                sides: dict[str, list[float]] = {name: [] for name in needed}
+                lost = dict.fromkeys(needed, 0)
+                for _ in range(3 if warm else args.rounds):
+                    bench.round(sides, lost, size, args.frames)
+            bare, queue = (statistics.median(sides[name]) for name in ("bare", "queue"))
+            for name in names:
+                ns = statistics.median(sides[name]) + (queue if name in ON_TOP else 0)
                 rows.append(
                     {
                         "size": size,
-                        "side": side.name,
-                        "ns": round(whole, 1),
-                        "above_bare_ns": round(whole - bare, 1),
-                        "of_bare": round(bare / whole, 3),
-                        "kpps": round(1e6 / whole),
-                        "spread": round(side.spread, 3),
-                        "lost": side.lost,
+                        "side": name,
+                        "ns": round(ns, 1),
+                        "above_bare_ns": round(ns - bare, 1),
+                        "of_bare": round(bare / ns, 3),
+                        "kpps": round(1e6 / ns),
+                        "spread": round(spread(sides[name]), 3),
+                        "lost": lost[name],
                     }
                 )
     finally:
@@ -246,21 +206,100 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def print_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Print what was measured, for people."""
-    print(
-        f"fill {args.frames} frames, drain; medians of {args.rounds} rounds in turn; "
-        f"ns of CPU a frame; {platform.node()}, Linux {platform.release()}, "
-        f"{os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}"
-    )
-    print(
-        f"{'size':>5} {'side':<9} {'ns':>7} {'above bare':>11} {'of bare':>8} {'kpps':>6} {'spread':>7} {'lost':>5}"
-    )
-    for row in rows:
-        print(
-            f"{row['size']:>5} {row['side']:<9} {row['ns']:>7.1f} {row['above_bare_ns']:>11.1f} "
-            f"{row['of_bare']:>8.2f} {row['kpps']:>6} {row['spread']:>7.1%} {row['lost']:>5}"
-        )
+# ---- a stream
+
+
+def start_sender(to: str, size: int, seconds: float) -> subprocess.Popen[bytes]:
+    """Start a sender in another process."""
+    tool = os.path.join(os.path.dirname(__file__), "pktgen.py")
+    command = [sys.executable, tool, to, "--port", str(PORT), "--mode", "gso", "--json"]
+    command += ["--size", str(size), "--seconds", str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def until_silent(call: Callable[[Any], int], sock: Any, going: Callable[[], bool]) -> int:
+    """Call a receiver until the sender has ended and nothing comes."""
+    got = call(sock)
+    while going():
+        got += call(sock)
+    return got
+
+
+def stream_received(
+    side: str, sender: Callable[[], subprocess.Popen[bytes]]
+) -> tuple[int, float, Any]:
+    """Let one side take a stream: how many, ns of CPU of this process, the sender."""
+    from netstack.testing._traffic import read_bare, read_socket
+
+    process: subprocess.Popen[bytes]
+
+    def going() -> bool:
+        return process.poll() is None
+
+    if side == "bare":
+        with tap() as wire:
+            process, start = sender(), time.process_time_ns()
+            with stop_after(process) as stop:
+                got = read_bare(wire.fileno(), 0, stop)["packets"]
+            return got, time.process_time_ns() - start, process
+    if side.startswith("kernel"):
+        with kernel_socket() as sock:
+            process, start = sender(), time.process_time_ns()
+            if side == "kernel":
+                got = until_silent(CALLS["recvfrom"], sock, going)
+            else:
+
+                async def main() -> int:
+                    make = asyncio.get_running_loop().create_datagram_endpoint
+                    return await by_asyncio(make, sock, going)
+
+                got = asyncio.run(main())
+            return got, time.process_time_ns() - start, process
+    with tap() as wire, our_socket(wire) as (sock, host):
+        process, start = sender(), time.process_time_ns()
+        if side == "sink":
+            with stop_after(process) as stop:
+                got = read_socket(sock, stop)["packets"]
+        elif side == "asyncio":
+            got = asyncio.run(by_asyncio(host.create_datagram_endpoint, sock, going))
+        else:
+            got = until_silent(CALLS[side], sock, going)
+        return got, time.process_time_ns() - start, process
+
+
+def streams(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
+    """Let the sides take a stream in turn, several times; a row a side."""
+    rows = []
+    for size in args.sizes:
+        rates: dict[str, list[float]] = {name: [] for name in names}
+        costs: dict[str, list[float]] = {name: [] for name in names}
+        losses: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(args.repeat):
+            for name in names:
+                to = VETH_HOST if name.startswith("kernel") else HOST
+                got, cpu, process = stream_received(
+                    name, lambda to=to, size=size: start_sender(to, size, args.stream)
+                )
+                with process:
+                    (sent,) = json.load(process.stdout)
+                rates[name].append(got / sent["seconds"] / 1e3)
+                costs[name].append(cpu / max(1, got))
+                losses[name].append(1 - got / max(1, sent["packets"]))
+        first = statistics.median(rates[names[0]])
+        for name in names:
+            rate = statistics.median(rates[name])
+            rows.append(
+                {
+                    "size": size,
+                    "side": name,
+                    "kpps": round(rate),
+                    f"of_{names[0]}": round(rate / first, 3),
+                    "spread": round(spread(rates[name]), 3),
+                    "cpu_ns": round(statistics.median(costs[name]), 1),
+                    "lost": round(statistics.median(losses[name]), 3),
+                }
+            )
+    return rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -269,36 +308,42 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[18, 1472], metavar="BYTES")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        metavar="SIDE",
+        help="which; the first of a stream is the yardstick",
+    )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument(
         "--frames", type=int, default=400, help="a round; the TAP's queue holds 1000"
     )
     parser.add_argument("--ring", type=int, default=256, help="receive descriptors")
     parser.add_argument("--stream", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--repeat", type=int, default=5, help="streams a side")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        print(
-            "bench_rx: a network namespace needs root\ntry: sudo tools/bench_rx.py",
-            file=sys.stderr,
-        )
+    known = STREAM_SIDES if args.stream else DRAIN_SIDES
+    names = args.sides or known
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--sides {' '.join(unknown)}: choose from {' '.join(known)}")
+    if not enter_namespace("bench_rx"):
         return 2
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    rows = measure(args)
-    streams = []
-    for size in args.sizes if args.stream else []:
-        for name in ("bare", "netstack"):
-            result = stream(args.stream, size, name == "netstack")
-            streams.append({"size": size, "side": name, **result})
+    rows = streams(args, names) if args.stream else drains(args, names)
     if args.json:
-        print(json.dumps({"drain": rows, "stream": streams}))
+        print_json(**{"stream" if args.stream else "drain": rows})
         return 0
-    print_table(rows, args)
-    for row in streams:
-        print(
-            f"stream {row['size']:>5} B  {row['side']:<9} {row['rate'] / 1e3:>7.0f} kpps  "
-            f"loss {row['loss']:.1%}  {row['cpu_ns']:.0f} ns of the process a frame"
+    if args.stream:
+        print_machine(
+            f"a stream of {args.stream:g} s a side, medians of {args.repeat} in turn; "
+            "ns of CPU of the receiving process a frame"
         )
+    else:
+        print_machine(
+            f"fill {args.frames} frames, drain; medians of {args.rounds} rounds in turn; "
+            "ns of CPU a frame"
+        )
+    print_rows(rows)
     return 0
 
 

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import final
 
+from netstack.sock._socket import Socket
+
 def send_burst(
     fd: int, frames: Sequence[bytes], count: int, rate: float = 0.0, seconds: float = 0.0
 ) -> dict[str, int]: ...
@@ -19,3 +21,4 @@ def feed(
     cpu: int, far_end: int, frames: Sequence[bytes], count: int, burst: int = 256
 ) -> dict[str, int]: ...
 def run_cpu(cpu: int) -> dict[str, int]: ...
+def read_socket(source: Socket, stop: Stop) -> dict[str, int]: ...

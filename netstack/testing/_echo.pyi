@@ -1,0 +1,6 @@
+from typing import Any
+
+from netstack.testing._traffic import Stop
+
+def echo_bare(fd: int, stop: Stop, spin: bool = False) -> dict[str, int]: ...
+def ping(fd: int, size: int, window: int, seconds: float) -> dict[str, Any]: ...

@@ -1,0 +1,278 @@
+"""What the benchmarks share: a namespace, wires to measure on, receivers in Python, tables."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import platform
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+# The tree this file is in is what is measured, here and in the processes started from here.
+ROOT = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, ROOT)
+os.environ["PYTHONPATH"] = ROOT
+
+CLONE_NEWNET = 0x40000000
+HOST, PEER, PORT = "10.0.0.2", "10.0.0.1", 9000  # on a TAP
+VETH_HOST, VETH_PEER = "10.1.0.2", "10.1.0.1"
+TIMEOUT = struct.pack("ll", 0, 200_000)  # SO_RCVTIMEO: 200 ms
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ip(*command: str) -> None:
+    """Run the command ip."""
+    subprocess.run(["ip", *command], check=True)
+
+
+def enter_namespace(tool: str) -> bool:
+    """Move this process into a network namespace of its own; without root say so."""
+    if _libc.unshare(CLONE_NEWNET) != 0:
+        print(
+            f"{tool}: a network namespace needs root\ntry: sudo tools/{tool}.py",
+            file=sys.stderr,
+        )
+        return False
+    ip("link", "set", "lo", "up")
+    return True
+
+
+@functools.cache
+def other_namespace() -> int:
+    """Make another namespace behind a veth, once in this process; an fd of it."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        _libc.unshare(CLONE_NEWNET)
+        try:
+            ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth0")
+            ip("link", "set", "veth0", "netns", f"/proc/{os.getpid()}/fd/{here}")
+            ip("address", "add", f"{VETH_HOST}/24", "dev", "veth1")
+            ip("link", "set", "veth1", "up")
+            other = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        finally:
+            _libc.setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+    ip("address", "add", f"{VETH_PEER}/24", "dev", "veth0")
+    ip("link", "set", "veth0", "up")
+    return other
+
+
+@contextmanager
+def kernel_socket() -> Iterator[socket.socket]:
+    """Give a UDP socket of the kernel's at 10.1.0.2, in another namespace, behind a veth."""
+    other = other_namespace()
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        _libc.setns(other, CLONE_NEWNET)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        _libc.setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
+        sock.bind((VETH_HOST, PORT))
+        # Let each learn the other's MAC address.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            sock.settimeout(5)
+            probe.sendto(b"", (VETH_HOST, PORT))
+            sock.sendto(b"", sock.recvfrom(1)[1])
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
+        yield sock
+
+
+@contextmanager
+def tap() -> Iterator[Any]:
+    """Give a TAP, with the kernel at 10.0.0.1."""
+    from netstack.device.tap import open_tap
+
+    with open_tap(
+        "tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")
+    ) as it:
+        ip("neigh", "replace", HOST, "lladdr", "02:00:00:00:00:02", "dev", "tap0")
+        yield it
+
+
+@contextmanager
+def our_socket(wire: Any, **tunables: int) -> Iterator[Any]:
+    """Give a UDP socket of a netstack host at 10.0.0.2 on a TAP."""
+    from netstack.device._tapwire import TapWire
+    from netstack.host import Host
+
+    with Host() as host:
+        for name, value in tunables.items():
+            host.config[f"netstack.{name}"] = value
+        host.add_nic(
+            TapWire(wire.fileno()), name="tap0", addr=f"{HOST}/24", mac="02:00:00:00:00:02"
+        )
+        with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)
+            sock.bind((HOST, PORT))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
+            yield sock, host
+
+
+@contextmanager
+def stop_after(process: subprocess.Popen[Any]) -> Iterator[Any]:
+    """Give a Stop that is set when a process has ended."""
+    from netstack.testing._traffic import Stop
+
+    stop = Stop()
+    watcher = threading.Thread(target=lambda: (process.wait(), stop.set()))
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        watcher.join()
+
+
+# ---- receivers: each takes what it can until nothing comes, and gives how many
+
+NOTHING = (BlockingIOError, TimeoutError)
+
+
+def by_recvfrom(sock: Any) -> int:
+    """Receive with recvfrom()."""
+    recvfrom, got = sock.recvfrom, 0
+    with contextlib.suppress(*NOTHING):
+        while True:
+            recvfrom(2048)
+            got += 1
+    return got
+
+
+def by_recvfrom_into(sock: Any) -> int:
+    """Receive with recvfrom_into()."""
+    recvfrom_into, got, buffer = sock.recvfrom_into, 0, bytearray(2048)
+    with contextlib.suppress(*NOTHING):
+        while True:
+            recvfrom_into(buffer)
+            got += 1
+    return got
+
+
+def by_recv_batch(sock: Any) -> int:
+    """Receive with recv_batch()."""
+    recv_batch, got = sock.recv_batch, 0
+    with contextlib.suppress(*NOTHING):
+        while True:
+            got += len(recv_batch(64))
+    return got
+
+
+def by_recv_batch_into(sock: Any) -> int:
+    """Receive with recv_batch_into()."""
+    recv_batch_into, got = sock.recv_batch_into, 0
+    buffer, records = bytearray(64 * 2048), bytearray(64 * 16)
+    with contextlib.suppress(*NOTHING):
+        while True:
+            got += recv_batch_into(buffer, records)
+    return got
+
+
+CALLS: dict[str, Callable[[Any], int]] = {
+    "recvfrom": by_recvfrom,
+    "recvfrom_into": by_recvfrom_into,
+    "recv_batch": by_recv_batch,
+    "recv_batch_into": by_recv_batch_into,
+}
+
+
+class Counter(asyncio.DatagramProtocol):
+    """Count datagrams."""
+
+    got = 0
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Count one."""
+        self.got += 1
+
+
+async def by_asyncio(make: Callable[..., Any], sock: Any, going: Callable[[], bool]) -> int:
+    """Receive with a datagram endpoint of `make`, while `going()` and a little longer."""
+    transport, counter = await make(Counter, sock=sock)
+    while going():
+        await asyncio.sleep(0.05)
+    before = -1
+    while before != counter.got:
+        before = counter.got
+        await asyncio.sleep(0.05)
+    transport.close()
+    await asyncio.sleep(0)
+    return int(counter.got)
+
+
+# ---- results
+
+
+def spread(values: Sequence[float]) -> float:
+    """Give the distance of the quartiles, as a part of the median."""
+    if len(values) < 2:
+        return 0.0
+    quarters = statistics.quantiles(values, n=4)
+    return (quarters[2] - quarters[0]) / (statistics.median(values) or 1)
+
+
+def machine() -> dict[str, Any]:
+    """Say where and when."""
+    return {
+        "node": platform.node(),
+        "linux": platform.release(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def print_machine(what: str) -> None:
+    """Print what was measured, where and when."""
+    it = machine()
+    print(
+        f"{what}; {it['node']}, Linux {it['linux']}, Python {it['python']}, "
+        f"{it['cpus']} CPUs, {it['date']}"
+    )
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table; all have the same keys."""
+    if not rows:
+        return
+    texts = [[_text(value) for value in row.values()] for row in rows]
+    heads = list(rows[0])
+    widths = [max(len(line[i]) for line in [heads, *texts]) for i in range(len(heads))]
+    for line, row in zip([heads, *texts], [rows[0], *rows], strict=True):
+        cells = [
+            text.ljust(width) if isinstance(value, str) else text.rjust(width)
+            for text, width, value in zip(line, widths, row.values(), strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and value < 10
+        else (f"{value:.0f}" if isinstance(value, float) else str(value))
+    )
+
+
+def print_json(**parts: Any) -> None:
+    """Print results for programs."""
+    print(json.dumps({"machine": machine(), **parts}))
