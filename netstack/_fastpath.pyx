@@ -22,6 +22,7 @@ Data flows down this list. Calls against it go through function pointers in ``st
 
 from netstack._abi cimport load_acquire32, uintptr_t
 from netstack._net cimport Net, net_now
+from netstack.irq._busy cimport busy_loop, busy_poll_once, busy_wake
 from netstack.irq._softirq cimport do_softirq, handle_irqs, hw_busy, hw_run
 from netstack.napi._napi cimport napi_timers, softnet_data
 from netstack.netif._backlog import backlog_init
@@ -53,6 +54,9 @@ def connect(Net n, cpus):
     """Wire the stages of one host: ``cpus`` are the addresses of its softnet_data."""
     cdef uintptr_t cpu
     core_init(n)
+    n.ptr.busy_loop = busy_loop
+    n.ptr.busy_poll_once = busy_poll_once
+    n.ptr.busy_wake = busy_wake
     dev_add_fast(n.ptr, ETH_P_IP, ip_rcv_fast)
     dev_add_fast(n.ptr, ETH_P_ARP, arp_rcv_fast)
     for cpu in cpus:

@@ -172,8 +172,13 @@ cdef struct net:
     void (*synchronize)(net *n) noexcept nogil
     void (*to_python)(net *n, void *skb) noexcept nogil      # the seam: netif/_backlog
     void (*kick_python)(net *n) noexcept nogil                  # a timer of the Python side must be looked at
-    # Be the CPU until ready(sk) or the clock passes `until` (ns): 1 ready, 0 time is up, -1 another is the CPU.
-    int (*busy_loop)(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 until) noexcept nogil
+    # Be the CPU until ready(sk): poll until `spin`, then sleep as the idle CPU with 1 in `idle`, until `until` (both ns
+    # by the monotonic clock; 0: for ever). 0 ready, ETIMEDOUT, EINTR, or EBUSY when another sees to the wires. Whoever
+    # takes the 1 out of `idle` calls busy_wake. busy_poll_once polls without waiting. [napi_busy_loop()]
+    int (*busy_loop)(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u32 *idle, u64 spin,
+                     u64 until) noexcept nogil
+    void (*busy_poll_once)(net *n) noexcept nogil
+    void (*busy_wake)(net *n) noexcept nogil
     int (*netif_rx)(void *skb) noexcept nogil
     # One pointer a layer; each layer knows its own.
     void *seam                     # netif/_backlog.pxd

@@ -10,3 +10,4 @@ cdef bint cpu_try_take(softnet_data *sd) noexcept nogil
 cdef void cpu_release(softnet_data *sd) noexcept nogil
 cdef void cpu_run(softnet_data *sd) noexcept nogil
 cdef void cpu_wake(softnet_data *sd) noexcept nogil
+cdef long long sleep_time(softnet_data *sd) noexcept nogil

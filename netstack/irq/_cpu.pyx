@@ -4,15 +4,15 @@ Stage 3 of 8:  device driver [irq] napi netif nf proto sock
 In       events of wires, timers, wake-ups  device/_tap.pyx
 Out      hard IRQs and softirqs             irq/_softirq.pyx
 Context  the thread ksoftirqd/n, or any thread that took the role; no GIL
-Kernel   run_ksoftirqd(), kernel/softirq.c; the idle loop, kernel/sched/idle.c; napi_busy_loop(), net/core/dev.c
+Kernel   run_ksoftirqd(), kernel/softirq.c; the idle loop, kernel/sched/idle.c
 
 A CPU is a role. Whoever changed ``sd.role`` from 0 is CPU n until it puts 0 back; no other state says who it is. The
 CPU's own thread takes the role when an event wakes it and gives it back before it sleeps. An application whose queue is
-empty may take it too and poll the hardware itself (``busy_loop``): no thread has to be woken, so none is switched to.
+empty may take it too and poll the hardware itself (``_busy.pyx``): no thread has to be woken, so none is switched to.
 
-While applications poll, the wires' events are off (``irq_suspended``): otherwise each frame would wake the thread for
-nothing. The thread looks every irq_suspend_timeout whether an application has polled since, and turns events back on
-if not. An application that goes to sleep turns them on itself.
+The thread gives way: when an application asks for the role (``want_role``), the thread ends its pass, leaves the wires
+to the application (``irq_suspended``) and sleeps. It looks every irq_suspend_timeout whether one has polled since, and
+takes the wires back if none has.
 """
 
 cimport cython
@@ -23,22 +23,22 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, store_relaxed64,
-    store_release32,
+    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, store_release32,
     store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
-    SLOT_CPU0, Net, irq_suspend_timeout, net, net_now, poll_spin_usecs, sysctl_get,
+    SLOT_CPU0, Net, busy_poll, irq_suspend_timeout, net, net_now, poll_spin_usecs, sysctl_get,
 )
 from netstack._skb cimport pool_state, queue_init, skb_pool_create
 from netstack.device._device cimport hw_device
+from netstack.irq._irq cimport irq_resume, irq_suspend, irq_watch, look_at_wires
 from netstack.irq._softirq cimport hw_busy
 from netstack.irq._thread cimport (
-    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN,
+    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN,
     TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake,
-    gettid, pthread_join, pthread_t, sched_yield, thread_setup, thread_start, timer_arm, timerfd_create,
+    gettid, pthread_join, pthread_t, sched_yield, thread_setup, thread_start, timerfd_create,
 )
-from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, napi_schedule, softnet_data
+from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data
 
 
 # ---- the role
@@ -92,7 +92,13 @@ cdef void cpu_run(softnet_data *sd) noexcept nogil:
     What ten restarts or two milliseconds of softirq did not finish is ksoftirqd's: a context that yields to other
     threads between its rounds.
     """
-    while sd.receive(sd):
+    while True:
+        if sd.irq_suspended:
+            look_at_wires(sd)      # no interrupt would tell of frames that this pass takes off the wire
+        if not sd.receive(sd):
+            break
+        if load_acquire32(&sd.want_role):
+            break
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
             sd.in_ksoftirqd = 1
@@ -100,15 +106,6 @@ cdef void cpu_run(softnet_data *sd) noexcept nogil:
                 break
             sched_yield()
     sd.in_ksoftirqd = 0
-
-
-cdef void look_at_wires(softnet_data *sd) noexcept nogil:
-    """Poll every NAPI at the next pass, without waiting for an interrupt that the throttle may hold back."""
-    cdef u32 i
-    for i in range(sd.nr_hw):
-        sd.hw[i].wire_ready(sd.hw[i])
-    for i in range(sd.nr_napis):
-        napi_schedule(sd.napis[i])
 
 
 cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
@@ -120,7 +117,7 @@ cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
         if sd.receive(sd) or sd.processed != before:
             sd.spins_won += 1
             return True
-        if load_acquire32(&sd.role) == 2:
+        if load_acquire32(&sd.role) == 2 or load_acquire32(&sd.want_role):
             return False
     return False
 
@@ -134,50 +131,14 @@ cdef void note_gap(softnet_data *sd) noexcept nogil:
 
 
 cdef u64 spin_time(softnet_data *sd) noexcept nogil:
-    """How long to poll before sleeping, ns: poll_spin_usecs while gaps are short, nothing otherwise."""
-    cdef u64 most = sysctl_get(sd.n, poll_spin_usecs) * 1000
-    return most if sd.gap_ns < 2 * most + 30_000 else 0
+    """How long to poll before sleeping, ns: busy_poll, or poll_spin_usecs while gaps are short.
 
-
-# ---- events on and off
-
-cdef void wires_listen(softnet_data *sd, bint on) noexcept nogil:
-    """Take the wires into the epoll set, or out of it. Switching on finds what came meanwhile."""
-    cdef epoll_event event
-    cdef u32 i
-    for i in range(sd.nr_hw):
-        if sd.hw[i].fd >= 0:
-            event.events = (EPOLLIN | EPOLLET) if on else 0
-            event.data.ptr = sd.hw[i]
-            epoll_ctl(sd.epfd, EPOLL_CTL_MOD, sd.hw[i].fd, &event)
-    store_release32(&sd.irq_suspended, 0 if on else 1)
-
-
-cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u64 until) noexcept nogil:
-    """Be the CPU in an application's thread, and poll until ``ready(sk)`` or the clock passes ``until``.
-
-    1 when it became ready, 0 when time is up (the wires' events are on again: the caller may sleep), -1 when another
-    is the CPU. Never takes the GIL. [napi_busy_loop()]
+    A gap that ended with a wake-up was shorter by that, 40 microseconds here.
     """
-    cdef softnet_data *sd = <softnet_data *>n.cpus[0]
-    if sd.has_thread == 0 or not cpu_try_take(sd):
-        return -1
-    sd.busy_polls += 1
-    if not sd.irq_suspended:
-        wires_listen(sd, False)
-        timer_arm(sd.timer_fd, sysctl_get(n, irq_suspend_timeout))
-    while True:
-        look_at_wires(sd)
-        sd.receive(sd)
-        if ready(sk):
-            store_relaxed64(&sd.last_busy_poll, sd.now)
-            cpu_release(sd)
-            return 1
-        if sd.now >= until or load_acquire32(&sd.role) == 2:
-            break
-    wires_listen(sd, True)
-    cpu_release(sd)
-    return 0
+    cdef u64 most = sysctl_get(sd.n, poll_spin_usecs) * 1000
+    if sd.gap_ns >= most + 40_000:
+        most = 0
+    return max(most, sysctl_get(sd.n, busy_poll) * 1000)
 
 
 # ---- the thread
@@ -207,10 +168,24 @@ cdef long long sleep_time(softnet_data *sd) noexcept nogil:
     return <long long>(deadline - now) if deadline > now else 0
 
 
+cdef void watch_applications(softnet_data *sd) noexcept nogil:
+    """Take the wires back if the application that has them no longer polls, nor sleeps as the idle CPU."""
+    cdef u64 until = load_relaxed64(&sd.last_busy_poll) + sysctl_get(sd.n, irq_suspend_timeout)
+    cdef u64 now = monotonic_ns()
+    exchange32(&sd.timer_armed, 0)
+    fence()
+    if not sd.irq_suspended or (load_seq32(&sd.idle_app) and sd.wires_epfd == sd.idle_epfd):
+        return
+    if now >= until:
+        irq_resume(sd)
+    else:
+        irq_watch(sd, until - now)
+
+
 cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     """Sleep until a wire, a timer or a wake-up; afterwards the thread is the CPU again."""
     cdef epoll_event events[MAX_EVENTS]
-    cdef u64 word, last
+    cdef u64 word
     cdef u32 k
     cdef int got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
     cdef int i
@@ -221,12 +196,7 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
             read(sd.wake_fd, &word, 8)
         elif events[i].data.ptr == &sd.timer_fd:
             read(sd.timer_fd, &word, 8)
-            last = load_relaxed64(&sd.last_busy_poll)
-            if sd.irq_suspended:
-                if net_now(sd.n) - last >= sysctl_get(sd.n, irq_suspend_timeout):
-                    wires_listen(sd, True)
-                else:
-                    timer_arm(sd.timer_fd, sysctl_get(sd.n, irq_suspend_timeout))
+            watch_applications(sd)
         else:
             for k in range(sd.nr_hw):      # it may have been taken off the bus before we took the role
                 if sd.hw[k] == <hw_device *>events[i].data.ptr:
@@ -240,6 +210,7 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
     """The CPU's own thread: be the CPU while there is work, poll a little longer, sleep."""
     cdef softnet_data *sd = <softnet_data *>arg
     cdef long long ns
+    cdef bint given                # to an application that asks for the role
     thread_setup(sd.cpu)
     store_release32(&sd.tid, <u32>gettid())
     cpu_take(sd)
@@ -249,9 +220,12 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
         if not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
             note_gap(sd)
             continue
+        given = load_acquire32(&sd.want_role) != 0
+        if given:
+            irq_suspend(sd, -1)
         store_seq32(&sd.sleeping, 1)
         fence()
-        ns = sleep_time(sd)
+        ns = -1 if given else sleep_time(sd)
         cpu_release(sd)
         sd.sleeps += ns != 0
         wait_for_event(sd, ns)
@@ -280,7 +254,7 @@ cdef class Cpu:
         self.sd = <softnet_data *>calloc(1, sizeof(softnet_data))
         if self.sd == NULL:
             raise MemoryError
-        self.sd.epfd = self.sd.wake_fd = self.sd.timer_fd = -1
+        self.sd.epfd = self.sd.wake_fd = self.sd.timer_fd = self.sd.idle_epfd = self.sd.idle_fd = -1
         self.sd.n = n.ptr
         self.sd.cpu = cpu
         self.sd.slot = SLOT_CPU0 + cpu
@@ -289,23 +263,28 @@ cdef class Cpu:
         self.sd.epfd = epoll_create1(EPOLL_CLOEXEC)
         self.sd.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         self.sd.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
-        if self.sd.pool == NULL or self.sd.epfd < 0 or self.sd.wake_fd < 0 or self.sd.timer_fd < 0:
+        self.sd.idle_epfd = epoll_create1(EPOLL_CLOEXEC)
+        self.sd.idle_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)
+        self.sd.wires_epfd = self.sd.epfd
+        if self.sd.pool == NULL or min(self.sd.epfd, self.sd.wake_fd, self.sd.timer_fd, self.sd.idle_epfd,
+                                       self.sd.idle_fd) < 0:
             raise OSError(c_errno, "no memory or no file descriptor for a CPU; see ulimit -n")
         event.events = EPOLLIN
         event.data.ptr = &self.sd.wake_fd
         epoll_ctl(self.sd.epfd, EPOLL_CTL_ADD, self.sd.wake_fd, &event)
         event.data.ptr = &self.sd.timer_fd
         epoll_ctl(self.sd.epfd, EPOLL_CTL_ADD, self.sd.timer_fd, &event)
+        event.data.ptr = &self.sd.idle_fd
+        epoll_ctl(self.sd.idle_epfd, EPOLL_CTL_ADD, self.sd.idle_fd, &event)
         queue_init(&self.sd.input_pkt_queue)
         queue_init(&self.sd.process_queue)
         n.ptr.cpus[cpu] = self.sd
         n.ptr.synchronize = synchronize
-        n.ptr.busy_loop = busy_loop
 
     def __dealloc__(self):
         if self.sd == NULL:
             return
-        for fd in (self.sd.epfd, self.sd.wake_fd, self.sd.timer_fd):
+        for fd in (self.sd.epfd, self.sd.wake_fd, self.sd.timer_fd, self.sd.idle_epfd, self.sd.idle_fd):
             if fd >= 0:
                 close(fd)
         free(self.sd)
@@ -319,9 +298,9 @@ cdef class Cpu:
         """Start the thread ksoftirqd/n."""
         self.sd.stop = 0
         self.sd.tid = 0
-        self.sd.has_thread = 1
+        store_release32(&self.sd.has_thread, 1)
         if thread_start(&self.thread, ksoftirqd, self.sd) != 0:
-            self.sd.has_thread = 0
+            store_release32(&self.sd.has_thread, 0)
             raise OSError(errno.EAGAIN, "no thread for the CPU; see ulimit -u")
         with nogil:
             while load_acquire32(&self.sd.tid) == 0:
@@ -336,7 +315,7 @@ cdef class Cpu:
             store_seq32(&self.sd.sleeping, 1)
             cpu_wake(self.sd)
             pthread_join(self.thread, NULL)
-        self.sd.has_thread = 0
+        store_release32(&self.sd.has_thread, 0)
 
     def run(self):
         """Be the CPU in this thread until it has nothing to do: hosts without threads, and tests."""

@@ -1,6 +1,6 @@
 """Interrupt lines, and the CPU that serves them; see ``_irq.pyx`` (lines) and ``_cpu.pyx`` (the CPU)."""
 
-from netstack._abi cimport u32
+from netstack._abi cimport u32, u64
 from netstack.device._device cimport hw_device
 from netstack.napi._napi cimport irq_desc, softnet_data
 
@@ -10,3 +10,10 @@ cdef void hw_detach(softnet_data *sd, hw_device *hw) noexcept
 cdef int request_irq(softnet_data *sd, irq_desc *desc) except -1
 cdef void free_irq(softnet_data *sd, irq_desc *desc) noexcept
 cdef void irq_raise(softnet_data *sd, irq_desc *desc) noexcept nogil
+
+# Who sees to the wires: the CPU's own thread, or an application (irq_suspend_timeout). All but irq_watch as that CPU.
+cdef void wires_move(softnet_data *sd, int epfd) noexcept nogil
+cdef void irq_watch(softnet_data *sd, u64 ns) noexcept nogil
+cdef void irq_suspend(softnet_data *sd, int epfd) noexcept nogil
+cdef void irq_resume(softnet_data *sd) noexcept nogil
+cdef void look_at_wires(softnet_data *sd) noexcept nogil

@@ -3,27 +3,20 @@
 Stage 3 of 8:  device driver [irq] napi netif nf proto sock
 In       a vector that fires              device/_igb_nic.pyx
 Out      its handler, in hard IRQ context irq/_softirq.pyx
-Context  set-up for request_irq(), any for irq_raise(); no GIL
-Kernel   request_threaded_irq(), free_irq(), kernel/irq/manage.c
+Context  set-up for request_irq(), any for irq_raise(), whoever is the CPU for irq_suspend(); no GIL
+Kernel   request_threaded_irq(), free_irq(), kernel/irq/manage.c; napi_suspend_irqs(), net/core/dev.c
 """
 
 import errno
 
 from posix.unistd cimport write
 
-from netstack._abi cimport exchange32, fence, load_seq32, store_release32, u32, u64
-from netstack.napi._napi cimport MAX_HW, MAX_IRQS
-
-
-cdef extern from "<sys/epoll.h>" nogil:
-    int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
-    unsigned EPOLLIN, EPOLLET
-    ctypedef union epoll_data_t:
-        void *ptr
-    struct epoll_event:
-        unsigned events
-        epoll_data_t data
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+from netstack._abi cimport exchange32, fence, load_acquire32, load_seq32, store_release32, u32, u64
+from netstack._net cimport irq_suspend_timeout, sysctl_get
+from netstack.irq._thread cimport (
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, epoll_event, timer_arm,
+)
+from netstack.napi._napi cimport MAX_HW, MAX_IRQS, NAPIF_STATE_SCHED, napi_schedule
 
 
 cdef int hw_attach(softnet_data *sd, hw_device *hw) except -1:
@@ -31,6 +24,7 @@ cdef int hw_attach(softnet_data *sd, hw_device *hw) except -1:
     cdef epoll_event event
     if sd.nr_hw == MAX_HW:
         raise OSError(errno.ENOSPC, f"CPU {sd.cpu} has {MAX_HW} devices already; put this one on another CPU")
+    irq_resume(sd)
     if hw.fd >= 0:
         event.events = EPOLLIN | EPOLLET
         event.data.ptr = hw
@@ -50,8 +44,8 @@ cdef void hw_detach(softnet_data *sd, hw_device *hw) noexcept:
         if sd.hw[i] == hw:
             sd.nr_hw -= 1
             sd.hw[i] = sd.hw[sd.nr_hw]
-            if hw.fd >= 0:
-                epoll_ctl(sd.epfd, EPOLL_CTL_DEL, hw.fd, &event)
+            if hw.fd >= 0 and sd.wires_epfd >= 0:
+                epoll_ctl(sd.wires_epfd, EPOLL_CTL_DEL, hw.fd, &event)
             return
 
 
@@ -84,3 +78,54 @@ cdef void irq_raise(softnet_data *sd, irq_desc *desc) noexcept nogil:
     fence()
     if load_seq32(&sd.sleeping) and exchange32(&sd.sleeping, 0):
         write(sd.wake_fd, &one, 8)
+
+
+# ---- interrupts on and off, as the CPU
+
+cdef void wires_move(softnet_data *sd, int epfd) noexcept nogil:
+    """Let the wires report to ``epfd``, -1 for nobody. A set that they come into finds what came meanwhile."""
+    cdef epoll_event event
+    cdef u32 i
+    if sd.wires_epfd == epfd:
+        return
+    event.events = EPOLLIN | EPOLLET
+    for i in range(sd.nr_hw):
+        if sd.hw[i].fd < 0:
+            continue
+        if sd.wires_epfd >= 0:
+            epoll_ctl(sd.wires_epfd, EPOLL_CTL_DEL, sd.hw[i].fd, &event)
+        if epfd >= 0:
+            event.data.ptr = sd.hw[i]
+            epoll_ctl(epfd, EPOLL_CTL_ADD, sd.hw[i].fd, &event)
+    sd.wires_epfd = epfd
+
+
+cdef void irq_watch(softnet_data *sd, u64 ns) noexcept nogil:
+    """Let the thread look in ``ns`` whether an application still sees to the wires. In any thread."""
+    if exchange32(&sd.timer_armed, 1) == 0:
+        timer_arm(sd.timer_fd, max(ns, 1))
+
+
+cdef void irq_suspend(softnet_data *sd, int epfd) noexcept nogil:
+    """Leave the wires to an application: interrupts stay masked, the thread sleeps on. [napi_suspend_irqs()]"""
+    wires_move(sd, epfd)
+    store_release32(&sd.irq_suspended, 1)
+    irq_watch(sd, sysctl_get(sd.n, irq_suspend_timeout))
+
+
+cdef void irq_resume(softnet_data *sd) noexcept nogil:
+    """Leave the wires to the thread. The caller runs a pass: its polls unmask the interrupts. [napi_resume_irqs()]"""
+    if sd.irq_suspended:
+        store_release32(&sd.irq_suspended, 0)
+        look_at_wires(sd)
+        wires_move(sd, sd.epfd)
+
+
+cdef void look_at_wires(softnet_data *sd) noexcept nogil:
+    """Poll every NAPI at the next pass, without waiting for an interrupt."""
+    cdef u32 i
+    for i in range(sd.nr_hw):
+        sd.hw[i].wire_ready(sd.hw[i])
+    for i in range(sd.nr_napis):
+        if not load_acquire32(&sd.napis[i].state) & NAPIF_STATE_SCHED:
+            napi_schedule(sd.napis[i])

@@ -7,13 +7,16 @@ Context  hard IRQ, then softirq, both played by whoever is the CPU; no GIL
 Kernel   handle_softirqs(), kernel/softirq.c; net_rx_action(), net/core/dev.c
 """
 
-from netstack._abi cimport exchange32, i64, load_acquire32, u32, u64, unlikely
+from netstack._abi cimport (
+    exchange32, fetch_and32, i64, load_acquire32, load_relaxed32, u32, u64, unlikely,
+)
 from netstack._net cimport net, net_now, netdev_budget, netdev_budget_usecs, sysctl_get
 from netstack.device._device cimport hw_device
+from netstack.irq._irq cimport look_at_wires
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush
 from netstack.napi._napi cimport (
     JIFFY_NS, NAPI_POLL_WEIGHT, NAPIF_STATE_DISABLE, NAPIF_STATE_SCHED, NET_RX_SOFTIRQ, NR_SOFTIRQS, irq_desc,
-    napi_complete_done, napi_schedule, napi_struct, raise_softirq, softnet_data,
+    napi_complete_done, napi_schedule, napi_struct, napi_timers, raise_softirq, softnet_data,
 )
 
 cdef enum:
@@ -58,7 +61,10 @@ cdef void handle_irqs(softnet_data *sd) noexcept nogil:
 
 
 cdef bint do_softirq(softnet_data *sd) noexcept nogil:
-    """Run the raised softirqs. True when some are left for ksoftirqd, after 10 restarts or 2 ms. [handle_softirqs()]"""
+    """Run the raised softirqs. True when some are left for ksoftirqd, after 10 restarts or 2 ms. [handle_softirqs()]
+
+    Or when an application wants to go on with them itself.
+    """
     cdef u64 end = net_now(sd.n) + MAX_SOFTIRQ_TIME_NS
     cdef u32 restart = MAX_SOFTIRQ_RESTART
     cdef u32 pending = exchange32(&sd.softirq_pending, 0)
@@ -73,7 +79,7 @@ cdef bint do_softirq(softnet_data *sd) noexcept nogil:
         if load_acquire32(&sd.softirq_pending) == 0:
             break
         restart -= 1
-        if restart == 0 or net_now(sd.n) >= end:
+        if restart == 0 or net_now(sd.n) >= end or load_relaxed32(&sd.want_role):
             break
         pending = exchange32(&sd.softirq_pending, 0)
     sd.in_softirq = 0
@@ -173,3 +179,22 @@ cdef void net_rx_action(softnet_data *sd) noexcept nogil:
     if sd.poll_first != NULL:
         raise_softirq(sd, NET_RX_SOFTIRQ)
     sd.in_net_rx_action = 0
+
+
+cdef bint napi_busy_poll(softnet_data *sd) noexcept nogil:
+    """Poll every NAPI once, for an application that is the CPU. True when there is more. [busy_poll_stop()]
+
+    Not a softirq, and it does not go on: what came may be what the application waits for.
+    """
+    sd.now = net_now(sd.n)
+    look_at_wires(sd)
+    hw_run(sd, sd.now)
+    napi_timers(sd, sd.now)
+    handle_irqs(sd)
+    fetch_and32(&sd.softirq_pending, ~(<u32>1 << NET_RX_SOFTIRQ))
+    if sd.poll_first != NULL:
+        net_rx_action(sd)
+    if sd.wake_list != NULL:
+        sd.wake_all(sd)
+    return (load_acquire32(&sd.softirq_pending) != 0 or load_acquire32(&sd.irq_pending) != 0
+            or load_acquire32(&sd.ipi_pending) != 0 or hw_busy(sd))

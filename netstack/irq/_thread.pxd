@@ -17,12 +17,14 @@ cdef extern from *:
     #include <sys/timerfd.h>
     #include <unistd.h>
 
-    static void ns_futex_wait(uint32_t *p, uint32_t v) { syscall(SYS_futex, p, FUTEX_WAIT_PRIVATE, v, NULL, NULL, 0); }
-    static void ns_futex_wake(uint32_t *p) { syscall(SYS_futex, p, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
-    static int ns_gettid(void) { return (int)syscall(SYS_gettid); }
+    static inline void ns_futex_wait(uint32_t *p, uint32_t v) {
+        syscall(SYS_futex, p, FUTEX_WAIT_PRIVATE, v, NULL, NULL, 0);
+    }
+    static inline void ns_futex_wake(uint32_t *p) { syscall(SYS_futex, p, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+    static inline int ns_gettid(void) { return (int)syscall(SYS_gettid); }
 
     /* Python threads handle the signals: a CPU thread blocks them all. */
-    static int ns_thread_start(pthread_t *t, void *(*fn)(void *), void *arg) {
+    static inline int ns_thread_start(pthread_t *t, void *(*fn)(void *), void *arg) {
         sigset_t all, old;
         int r;
         sigfillset(&all);
@@ -31,7 +33,7 @@ cdef extern from *:
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         return r;
     }
-    static void ns_thread_setup(unsigned cpu) {
+    static inline void ns_thread_setup(unsigned cpu) {
         char name[16];
         snprintf(name, sizeof name, "ksoftirqd/%u", cpu);
         pthread_setname_np(pthread_self(), name);
@@ -49,12 +51,12 @@ cdef extern from *:
         }
     }
     /* ns < 0: no limit. */
-    static int ns_epoll_wait(int epfd, struct epoll_event *ev, int max, int64_t ns) {
+    static inline int ns_epoll_wait(int epfd, struct epoll_event *ev, int max, int64_t ns) {
         struct timespec ts;
         ts.tv_sec = ns / 1000000000; ts.tv_nsec = ns % 1000000000;
         return (int)syscall(SYS_epoll_pwait2, epfd, ev, max, ns < 0 ? NULL : &ts, NULL, 0);
     }
-    static int ns_timer_arm(int fd, uint64_t ns) {
+    static inline int ns_timer_arm(int fd, uint64_t ns) {
         struct itimerspec t = {{0, 0}, {(time_t)(ns / 1000000000), (long)(ns % 1000000000)}};
         return timerfd_settime(fd, 0, &t, NULL);
     }
@@ -69,7 +71,7 @@ cdef extern from *:
     void thread_setup "ns_thread_setup"(u32 cpu) noexcept nogil
     int epoll_wait_ns "ns_epoll_wait"(int epfd, epoll_event *ev, int max, long long ns) noexcept nogil
     int timer_arm "ns_timer_arm"(int fd, u64 ns) noexcept nogil
-    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CLOEXEC, EFD_CLOEXEC, EFD_NONBLOCK, TFD_CLOEXEC, TFD_NONBLOCK
+    int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, TFD_CLOEXEC, TFD_NONBLOCK
     int CLOCK_MONOTONIC
     unsigned EPOLLIN, EPOLLET
     ctypedef union epoll_data_t:

@@ -84,7 +84,7 @@ cdef struct softnet_data:
     # The role: whoever stored 1 here is this CPU.
     u32 role                       # 0 free, 1 taken, 2 taken and waited for
     u32 sleeping                   # its own thread is in epoll_wait, or about to be
-    u32 want_role                  # its own thread waits for the role
+    u32 want_role                  # an application spins for the role, and its own thread holds it
     u32 stop
     u32 softirq_pending            # bit a softirq; hard IRQ handlers set it, do_softirq takes it
     u32 in_hardirq
@@ -120,7 +120,7 @@ cdef struct softnet_data:
     u64 sleeps
     u64 spins_won                  # frames came while the idle CPU polled before sleeping
     u64 busy_polls                 # times an application was this CPU
-    u64 last_busy_poll             # ns
+    u64 last_busy_poll             # ns by the monotonic clock, whatever the host's is
     u64 idle_since                 # ns, when the CPU last ran out of work
     u64 gap_ns                     # how long it then took until there was some, smoothed
     # process_backlog
@@ -133,7 +133,14 @@ cdef struct softnet_data:
     int epfd
     int wake_fd                    # eventfd
     int timer_fd                   # timerfd: the end of irq_suspend_timeout
-    u32 irq_suspended              # the wires' fds are out of the epoll set: an application polls
+    u32 timer_armed                # it runs, or has run out and the thread has yet to see it
+    u32 irq_suspended              # an application sees to the wires: interrupts stay masked
+    # An application that sleeps as the idle CPU waits on a set of its own. The wires are in one of the two, or in none.
+    int idle_epfd
+    int idle_fd                    # eventfd: the application's socket got something by another hand
+    int wires_epfd                 # the set that the wires are in, -1 for none
+    u32 idle_app                   # an application sleeps on idle_epfd
+    u32 in_busy_poll               # an application is this CPU, and polls
     u32 has_thread
     u64 thread
     u32 tid

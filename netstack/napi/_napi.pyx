@@ -86,11 +86,11 @@ cdef bint napi_complete_done(napi_struct *napi, int work_done) noexcept nogil:
     """End a poll that did less than its budget. True when the driver may unmask its interrupt. [napi_complete_done()]
 
     With napi_defer_hard_irqs and gro_flush_timeout set, the interrupt stays off for that many empty polls, and the
-    watchdog polls instead; packets that GRO holds then wait for it too.
+    watchdog polls instead; packets that GRO holds then wait for it too. While an application polls it stays off.
     """
     cdef net *n = napi.n
     cdef u64 timeout = 0
-    cdef bint unmask = True
+    cdef bint unmask = napi.sd.irq_suspended == 0
     cdef u32 old, new
     if load_acquire32(&napi.state) & NAPIF_STATE_IN_BUSY_POLL:
         return False

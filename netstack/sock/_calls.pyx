@@ -125,7 +125,7 @@ cdef dict sock_info(sock *sk):
         "drops": load_acquire32(&sk.drops),
         "inode": sk.ino,
         "ifindex": sk.bound_dev_if,
-        "sleeping": load_acquire32(&sk.sleeping) != 0,
+        "sleeping": load_acquire32(&sk.sleeping) != 0 or load_acquire32(&sk.idle) != 0,
     }
 
 

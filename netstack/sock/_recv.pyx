@@ -19,7 +19,7 @@ from netstack.sock._queue cimport sock_first, sock_peeked
 from netstack.sock._sock cimport (
     RCV_SHUTDOWN, SOCK_CB, SOCK_ERR_CB, SOCKF_CLOSED, sock_err_cb, sock_has_data, sock_skb_cb,
 )
-from netstack.sock._wake cimport sock_take_err, sock_wait
+from netstack.sock._wake cimport sock_poll_once, sock_take_err, sock_wait
 
 
 cdef int get_writable(object buffer, Py_buffer *view, str caller) except -1:
@@ -39,6 +39,7 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
     """
     cdef sk_buff *skb
     cdef u64 until = 0
+    cdef bint polled = False
     cdef u32 err
     cdef int rc
     if timeout > 0:
@@ -58,7 +59,12 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
         if skb != NULL:
             return skb
         if timeout == 0 or (timeout < 0 and flags & (MSG_DONTWAIT | MSG_ERRQUEUE)):
-            fail(EAGAIN)
+            if polled or not sk.busy_poll_us:
+                fail(EAGAIN)
+            polled = True
+            with nogil:
+                sock_poll_once(sk)
+            continue
         if timeout < 0 and load_acquire32(&sk.shutdown) & RCV_SHUTDOWN:
             return NULL
         with nogil:

@@ -164,6 +164,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     u32 signalled                  # the eventfd has been written and not read
     u32 efd                        # made by fileno(); NO_FD until then. sock_efd() reads it
     u32 spin_ns                    # how long a wait tends to take
+    u32 idle                       # 1 while its reader sleeps as the idle CPU, or is about to
     # Settings the data path does not touch.
     u32 sndbuf
     u32 saddr                      # address that getsockname tells

@@ -12,7 +12,7 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from netstack._abi cimport fetch_or32, spin_lock, spin_unlock, store_release32, u32
-from netstack._net cimport net, rmem_default, sysctl_get, wmem_default
+from netstack._net cimport busy_read, net, rmem_default, sysctl_get, wmem_default
 from netstack._skb cimport queue_init
 from netstack.sock._errqueue cimport sock_purge_err
 from netstack.sock._queue cimport sock_purge
@@ -43,6 +43,7 @@ cdef sock *sk_alloc(net *n, proto *prot) noexcept:
     sk.pmtudisc = IP_PMTUDISC_WANT
     sk.rcvbuf = <u32>sysctl_get(n, rmem_default)
     sk.sndbuf = <u32>sysctl_get(n, wmem_default)
+    sk.busy_poll_us = <u32>sysctl_get(n, busy_read)
     queue_init(&sk.receive_queue)
     queue_init(&sk.reader_queue)
     queue_init(&sk.error_queue)

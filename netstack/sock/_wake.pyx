@@ -6,10 +6,13 @@ Out      sleeping threads and a pollable fd  sock/_recv.pyx, the application
 Context  softirq, process context; no GIL
 Kernel   sock_def_readable(), net/core/sock.c; __skb_wait_for_more_packets(), net/core/datagram.c
 
-A thread that blocks sleeps on the futex ``sleeping``; a program that polls looks at an eventfd that
-fileno() makes. Neither costs the producer anything until somebody sleeps or has asked for the fd.
+A thread that blocks polls the hardware itself for a while, then sleeps as the idle CPU, with ``idle``
+set (irq/_busy.pyx). While another thread does that, it sleeps on the futex ``sleeping``. A program that
+polls looks at an eventfd that fileno() makes. None of them costs the producer anything until somebody
+sleeps or has asked for the fd.
 
-A sleeper stores 1, then looks at the queue once more, then sleeps while the word is 1. The producer
+A sleeper stores 1, then looks at the queue once more, then sleeps while the word is 1; that goes for
+``idle`` too, only that an eventfd of the CPU's ends that sleep, written once by who takes the 1. The producer
 queues, then (after a full fence) looks at the word, and if it is 1 puts 0 and wakes. Both orders are
 store, fence, load: at least one of the two sees the other, so no wake-up is lost.
 
@@ -30,7 +33,7 @@ sk_close() passes all three before it closes the fd, so no thread writes to a nu
 become another file's.
 """
 
-from libc.errno cimport EAGAIN, EINTR, ETIMEDOUT, errno as c_errno
+from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIMEDOUT, errno as c_errno
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
@@ -38,7 +41,7 @@ from netstack._abi cimport (
     store_relaxed32, store_release32, store_release_ptr, store_seq32, u32, u64,
 )
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, eventfd
-from netstack._net cimport busy_read, net_now, poll_spin_usecs, sysctl_get
+from netstack._net cimport poll_spin_usecs, sysctl_get
 from netstack.napi._napi cimport softnet_data
 from netstack.sock._sock cimport NO_FD, sock_efd, sock_pollable, sock_readable
 
@@ -64,6 +67,9 @@ cdef extern from *:
     int futex_sleep "ns_sock_sleep"(u32 *word, long long ns) noexcept nogil
     void futex_rouse "ns_sock_rouse"(u32 *word) noexcept nogil
     int sched_yield() noexcept nogil
+
+cdef enum:
+    WAKE_UP_NS = 40_000
 
 
 cdef void sock_data_ready(sock *sk, softnet_data *sd) noexcept nogil:
@@ -100,6 +106,8 @@ cdef void sock_wake(sock *sk) noexcept nogil:
     fence()
     if load_seq32(&sk.sleeping) and exchange32(&sk.sleeping, 0):
         futex_rouse(&sk.sleeping)
+    if load_seq32(&sk.idle) and exchange32(&sk.idle, 0):
+        sk.n.busy_wake(sk.n)
     if sock_efd(sk) != NO_FD:
         sock_sync_fd(sk)
 
@@ -126,20 +134,23 @@ cdef bint ready(void *sk) noexcept nogil:
     return sock_readable(<sock *>sk)
 
 
-cdef bint poll_as_cpu(sock *sk, u64 until) noexcept nogil:
-    """Be the CPU for a moment instead of sleeping at once: no thread has to be switched to.
+cdef u64 spin_time(sock *sk) noexcept nogil:
+    """How long to poll before sleeping, ns: SO_BUSY_POLL, or poll_spin_usecs where that tends to do.
 
-    Spins only where it has paid: while a wait tends to be shorter than twice the time that a
-    sleep and a wake-up cost.
+    A wait that ended with a wake-up would have been shorter by that, 40 microseconds here.
     """
-    cdef u64 most = 1000 * (<u64>sk.busy_poll_us if sk.busy_poll_us else sysctl_get(sk.n, busy_read))
-    if most == 0 and load_relaxed32(&sk.spin_ns) < 100_000:
+    cdef u64 most = <u64>load_relaxed32(&sk.busy_poll_us) * 1000
+    if most == 0:
         most = sysctl_get(sk.n, poll_spin_usecs) * 1000
-    if most == 0 or sk.n.busy_loop == NULL:
-        return False
-    if until:
-        most = min(most, until - monotonic_ns()) if monotonic_ns() < until else 0
-    return sk.n.busy_loop(sk.n, sk, ready, net_now(sk.n) + most) == 1
+        if load_relaxed32(&sk.spin_ns) >= most + WAKE_UP_NS:
+            most = 0
+    return most
+
+
+cdef void sock_poll_once(sock *sk) noexcept nogil:
+    """Poll the hardware once before a call that may not wait says that nothing is there. [sk_busy_loop()]"""
+    if load_relaxed32(&sk.busy_poll_us) and sk.n.busy_poll_once != NULL:
+        sk.n.busy_poll_once(sk.n)
 
 
 cdef int sock_wait(sock *sk, u64 until) noexcept nogil:
@@ -150,18 +161,21 @@ cdef int sock_wait(sock *sk, u64 until) noexcept nogil:
     cdef u64 start = monotonic_ns()
     cdef u64 now = start
     cdef int why = 0
-    if not sock_readable(sk) and not poll_as_cpu(sk, until):
-        while True:
-            store_seq32(&sk.sleeping, 1)
-            fence()
-            if sock_readable(sk):
-                break
-            now = monotonic_ns()
-            if until and now >= until:
-                return ETIMEDOUT
-            why = futex_sleep(&sk.sleeping, <long long>(until - now) if until else -1)
-            if why == EINTR:
-                return EINTR
+    if not sock_readable(sk):
+        why = EBUSY if sk.n.busy_loop == NULL else sk.n.busy_loop(
+            sk.n, sk, ready, &sk.idle, start + spin_time(sk), until)
+    while why == EBUSY:
+        store_seq32(&sk.sleeping, 1)
+        fence()
+        if sock_readable(sk):
+            break
+        now = monotonic_ns()
+        if until and now >= until:
+            return ETIMEDOUT
+        if futex_sleep(&sk.sleeping, <long long>(until - now) if until else -1) == EINTR:
+            return EINTR
+    if why == EINTR or why == ETIMEDOUT:
+        return why
     store_relaxed32(&sk.spin_ns, <u32>((<u64>load_relaxed32(&sk.spin_ns) * 3
                                         + min(monotonic_ns() - start, 1_000_000)) >> 2))
     return 0
