@@ -23,6 +23,7 @@ from netstack.addresses import check_mtu, check_name, default_mac, parse_address
 from netstack.config import Config
 from netstack.driver._igb import Igb
 from netstack.driver._loopback import Loopback
+from netstack.driver.igb_watchdog import Watchdog
 from netstack.errors import UsageError
 from netstack.irq._cpu import Cpu
 from netstack.kworker import KWorker, Timer
@@ -154,6 +155,7 @@ class Host:
         device = NetDevice(nic, name, ifindex, mac, addresses, wire)
         self.devices.append(device)
         self.inet.add_device(ifindex, addresses)
+        self.timer_sources.append(Watchdog(nic, self.net.now()))
         return device
 
     # ---- what programs use

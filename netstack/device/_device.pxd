@@ -22,3 +22,4 @@ cdef struct hw_device:
     void *fire_arg
     int fd                         # of the wire
     void *priv
+    void *faults                   # netstack.testing.faults: what stands before these functions, or NULL

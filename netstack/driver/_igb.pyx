@@ -23,10 +23,10 @@ from netstack.device._igb_regs cimport (
 from netstack.device._wire cimport wire as wire_t
 from netstack.device._igb_nic cimport ether_addr_to_u64
 from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
-from netstack.driver._igb_main cimport igb_close, igb_open, igb_probe, igb_remove
+from netstack.driver._igb_main cimport igb_close, igb_open, igb_probe, igb_remove, igb_watchdog_task
 from netstack.driver._igb_ring cimport igb_drain_rx, igb_set_ringparam
 from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
-from netstack.irq._cpu cimport cpu_release, cpu_take
+from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
 from netstack.napi._napi cimport softnet_data
 
 from netstack.device._igb_regs import e1000_reg
@@ -151,6 +151,16 @@ cdef class Igb:
         if self.running:
             self.running = False
             igb_close(self.adapter)
+
+    def watchdog(self):
+        """Do what the driver does every two seconds. [igb_watchdog_task()]"""
+        if not self.running:
+            return
+        with nogil:
+            cpu_take(self.adapter.sd)
+            igb_watchdog_task(self.adapter)
+            cpu_release(self.adapter.sd)
+            cpu_wake(self.adapter.sd)
 
     def set_mtu(self, int mtu):
         """Set the MTU, 68 to 9216; above 1512 frames may take several descriptors. [igb_change_mtu()]"""

@@ -12,4 +12,5 @@ cdef int igb_setup_rx_resources(igb_rx_ring *ring) except -1
 cdef int igb_setup_tx_resources(igb_tx_ring *ring) except -1
 cdef void igb_free_rx_resources(igb_rx_ring *ring) noexcept
 cdef void igb_free_tx_resources(igb_tx_ring *ring) noexcept
+cdef void igb_watchdog_task(igb_adapter *adapter) noexcept nogil
 cdef void igb_close(igb_adapter *adapter) noexcept

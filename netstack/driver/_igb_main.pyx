@@ -25,6 +25,7 @@ from netstack.device._igb_csr cimport igb_reset, rd32, wr32
 from netstack.device._igb_nic cimport ether_addr_to_u64, igb_nic_create, igb_nic_destroy
 from netstack.device._igb_regs cimport (
     E1000_EIMS, E1000_ICR, E1000_ICR_LSC, E1000_STATUS, E1000_STATUS_LU, e1000_adv_rx_desc, e1000_adv_tx_desc,
+    E1000_EICS,
 )
 from netstack.device._wire cimport wire
 from netstack.driver._igb cimport (
@@ -78,13 +79,23 @@ cdef void igb_msix_other(void *dev_id, softnet_data *sd) noexcept nogil:
 
 
 cdef void igb_check_link(igb_adapter *adapter) noexcept nogil:
-    """Carry the link over to the device: netif_carrier_on() or _off(). [igb_watchdog_task()]"""
+    """Carry the link over to the device: netif_carrier_on() or _off()."""
     cdef u32 flags = adapter.dev.flags & ~<u32>IFF_RUNNING
     if rd32(adapter.nic, E1000_STATUS) & E1000_STATUS_LU:
         flags |= IFF_RUNNING
     if flags != adapter.dev.flags:
         adapter.dev.flags = flags
         adapter.link_changes += 1
+
+
+cdef void igb_watchdog_task(igb_adapter *adapter) noexcept nogil:
+    """Look at the link, and ring the queues' vector: a frame whose interrupt was lost is found. As the CPU.
+
+    [igb_watchdog_task()]
+    """
+    igb_check_link(adapter)
+    if adapter.dev.flags & IFF_RUNNING:
+        wr32(adapter.nic, E1000_EICS, adapter.q_vector.eims_value)
 
 
 cdef int igb_poll(napi_struct *napi, int budget) noexcept nogil:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 IP_HLEN = 20
 IPOPT_END, IPOPT_NOOP, IPOPT_RR, IPOPT_TS = 0, 1, 7, 68
-IPOPT_LSRR, IPOPT_SSRR, IPOPT_RA = 131, 137, 148
+IPOPT_LSRR, IPOPT_SSRR, IPOPT_RA, IPOPT_CIPSO = 131, 137, 148, 134
+CIPSO_MIN = 8  # bytes of a label without tags
 TS_TSONLY, TS_TSANDADDR, TS_PRESPEC = 0, 1, 3
 TS_OVERFLOW_MAX = 15
 
@@ -81,6 +82,9 @@ def compile_each(host: InetHost, opt: IpOptions, spec_dst: int) -> None:
             record_route(opt, at, size, spec_dst)
         elif kind == IPOPT_TS:
             timestamp(host, opt, at, size, spec_dst)
+        elif kind == IPOPT_CIPSO:
+            # A label of a domain that nobody has configured. [cipso_v4_validate()]
+            raise BadOption(IP_HLEN + at + (2 if size >= CIPSO_MIN else 1))
         elif kind == IPOPT_RA and size < 4:
             raise BadOption(IP_HLEN + at + 1)
         at += size
@@ -190,7 +194,16 @@ def ip_options_echo(
             return None
         if kind in (IPOPT_RR, IPOPT_TS):
             out += option
+    out += refused_label(header, checked)
     return bytes(out) + bytes(-len(out) % 4)
+
+
+def refused_label(header: bytes, checked: int | None) -> bytes:
+    """Give the label back that an error is about, as Linux does."""
+    for at in () if checked is None else (checked - 2, checked - 1):
+        if at >= IP_HLEN and header[at] == IPOPT_CIPSO:
+            return header[at : at + header[at + 1]]
+    return b""
 
 
 def walk(header: bytes) -> list[tuple[int, int, int]]:

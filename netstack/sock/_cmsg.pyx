@@ -78,7 +78,7 @@ cdef u32 spec_dst(sock *sk, const sock_skb_cb *cb) noexcept:
     if cb.ifindex == 0 or cb.ifindex > sk.n.nr_devices or sk.n.devices[cb.ifindex - 1] == NULL:
         return cb.daddr
     dev = sk.n.devices[cb.ifindex - 1]
-    if cb.daddr >> 28 != 0xE and cb.daddr != <u32>0xFFFFFFFF:
+    if cb.daddr and cb.daddr >> 28 != 0xE and cb.daddr != <u32>0xFFFFFFFF:
         for i in range(dev.nr_addrs):
             if cb.daddr != dev.addr[i].local and cb.daddr == dev.addr[i].local | ~dev.addr[i].mask:
                 return dev.addr[i].local

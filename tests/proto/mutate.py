@@ -49,9 +49,7 @@ def mutants(seed: int, base: list[bytes] | None = None) -> Iterator[bytes]:
                 mend_ip(frame)
             if rng.random() < 0.8:
                 mend_transport(frame)
-        elif frame[12:14] == b"\x86\xdd":
-            frame[12:14] = b"\x88\xb5"
-        yield bytes(frame[:LONGEST])
+        yield bytes(frame[:LONGEST]).replace(b"\x86\xdd", b"\x88\xb5")  # no IPv6
 
 
 def change(rng: random.Random, frame: bytearray) -> None:

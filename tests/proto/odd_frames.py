@@ -188,6 +188,8 @@ OPTIONS = {
     "timestamp, half a place": options(b"\x44\x0a\x08\x00" + bytes(6)),
     "router alert": options(b"\x94\x04\0\0"),
     "router alert, short": options(b"\x94\x03\0\0"),
+    "label": options(b"\x86\x08\x04\0\1\2\3\4"),
+    "label, short": options(b"\1\x86\x06\x04\0\1\2\3"),
     "unknown option": options(b"\x55\x04\0\0"),
     "record route, no protocol": options(b"\1\x07\x0b\x04" + bytes(8), b"hello", proto=77),
     "wrong option, to all": options(b"\x07\0\1\1", begin=eth(dst=ALL, type=0x800), dst=SUBNET),
