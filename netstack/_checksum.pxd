@@ -17,9 +17,8 @@ cdef u64 csum_blocks(const u8 *p, u32 blocks) noexcept nogil
 
 
 cdef inline u32 csum_fold64(u64 sum) noexcept nogil:
-    """Fold the carries of a wide sum back in."""
-    sum = <u64><u32>sum + (sum >> 32)
-    return <u32>(sum + (sum >> 32))
+    """Fold the carries of a wide sum back in: added to its halves in the other order, the upper one has all of them."""
+    return <u32>((sum + (sum >> 32 | sum << 32)) >> 32)
 
 cdef inline u32 csum_add(u32 a, u32 b) noexcept nogil:
     """Add two sums whose data both began at an even offset. [csum_add()]"""
@@ -43,28 +42,31 @@ cdef inline u32 csum_partial(const u8 *p, u32 size, u32 sum) noexcept nogil:
         size &= 63
     while size >= 8:
         memcpy(&v8, p, 8)
-        acc += <u64><u32>v8 + (v8 >> 32)
+        acc += v8
+        acc += acc < v8            # the carry; compilers make one instruction of it
         p += 8
         size -= 8
-    if size & 4:
-        memcpy(&v4, p, 4)
-        acc += v4
-        p += 4
-    if size & 2:
-        memcpy(&v2, p, 2)
-        acc += v2
-        p += 2
-    if size & 1:
-        v2 = 0
-        memcpy(&v2, p, 1)
-        acc += v2
+    if size & 7:
+        v8 = 0
+        if size & 4:
+            memcpy(&v4, p, 4)
+            v8 = v4
+            p += 4
+        if size & 2:
+            memcpy(&v2, p, 2)
+            v8 += v2
+            p += 2
+        if size & 1:
+            v2 = 0
+            memcpy(&v2, p, 1)
+            v8 += v2
+        acc += v8
+        acc += acc < v8
     return csum_fold64(acc)
 
 cdef inline u16 csum_fold(u32 sum) noexcept nogil:
     """Finish a sum: the field as it lies in memory; 0 over data that contains a right one."""
-    sum = (sum & 0xFFFF) + (sum >> 16)
-    sum += sum >> 16
-    return <u16>~sum
+    return <u16>(~(sum + (sum >> 16 | sum << 16)) >> 16)
 
 cdef inline u32 csum_tcpudp_nofold(u32 saddr, u32 daddr, u32 size, u8 protocol,
                                    u32 sum) noexcept nogil:
@@ -78,6 +80,16 @@ cdef inline u16 csum_tcpudp_magic(u32 saddr, u32 daddr, u32 size, u8 protocol,
 
 cdef inline u16 ip_fast_csum(const u8 *iph, u32 ihl) noexcept nogil:
     """Sum an IPv4 header of ``ihl`` words: 0 when its checksum is right. [ip_fast_csum()]"""
+    cdef u64 a
+    cdef u64 b
+    cdef u32 c
     if likely(ihl == 5):
-        return csum_fold(csum_partial(iph, 20, 0))
+        memcpy(&a, iph, 8)
+        memcpy(&b, iph + 8, 8)
+        memcpy(&c, iph + 16, 4)
+        a += b
+        a += a < b
+        a += c
+        a += a < c
+        return csum_fold(csum_fold64(a))
     return csum_fold(csum_partial(iph, ihl << 2, 0))

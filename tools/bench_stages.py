@@ -239,7 +239,7 @@ def count_instructions(roads: Sequence[Road]) -> dict[str, dict[str, float]]:
             *("valgrind", "--tool=callgrind", "--collect-atstart=no", "--quiet"),
             *("--toggle-collect=*_cpu_cpu_run", "--dump-after=*_traffic_*feed"),
             f"--callgrind-out-file={folder}/out",
-            *(sys.executable, __file__, "--work", json.dumps([vars(r) for r in pack(roads)])),
+            *(sys.executable, __file__, "--work"),
         ]
         import netstack
 
@@ -247,6 +247,7 @@ def count_instructions(roads: Sequence[Road]) -> dict[str, dict[str, float]]:
         path = os.pathsep.join(filter(None, (where, os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             command,
+            input=json.dumps([vars(road) for road in pack(roads)]),
             capture_output=True,
             text=True,
             check=False,
@@ -333,10 +334,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=30, help="of nanoseconds; 0 for none")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--record", metavar="FILE", help="write the counts there")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.work:
-        work(unpack(args.work))
+        work(unpack(sys.stdin.read()))
         return 0
     counts: dict[str, dict[str, float]] = {}
     if shutil.which("valgrind"):

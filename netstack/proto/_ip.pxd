@@ -11,7 +11,6 @@ from netstack.proto._route cimport ip_route_output, rtable
 cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil
 
 # The steps, for the short cut and for ip.py alike. A drop reason, or 0 to go on.
-cdef u32 ip_rcv_core(net *n, sk_buff *skb) noexcept nogil
 cdef u32 ip_rcv_route(net *n, sk_buff *skb) noexcept nogil
 cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil
 cdef void skb_trim(sk_buff *skb, u32 size) noexcept nogil

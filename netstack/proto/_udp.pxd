@@ -17,10 +17,7 @@ cdef bint udp_peek(net *n, void *p) noexcept nogil
 cdef void udp_rcv_fast(net *n, void *p, void *sd) noexcept nogil
 
 # The steps of udp_rcv. Each gives True to go on; False: the packet was dropped and counted.
-cdef bint udp_check_len(net *n, sk_buff *skb) noexcept nogil
-cdef bint udp_csum_init(net *n, sk_buff *skb) noexcept nogil
 cdef bint udp_csum_complete(net *n, sk_buff *skb) noexcept nogil
-cdef void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil
 cdef bint udp_complete(sock *sk, sk_buff *skb) noexcept nogil
 cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil
 

@@ -12,10 +12,11 @@ is looked at, and a socket used, under the table's lock; a CPU needs none (n.syn
 """
 
 from libc.errno cimport EMSGSIZE
+from libc.string cimport memcpy
 
 from netstack._abi cimport (
     add_relaxed32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, u8, u16, u32,
-    unlikely,
+    u64, unlikely,
 )
 from netstack._checksum cimport csum_block_add, csum_partial, csum_tcpudp_magic
 from netstack._counters cimport (
@@ -38,12 +39,12 @@ from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
     SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_GRO, sock, sock_skb_cb,
 )
-from netstack.sock._table cimport compute_score, udp_lookup, udp_table
+from netstack.sock._table cimport compute_score, udp_flow, udp_lookup, udp_table
 from netstack.sock._wake cimport sock_data_ready
 
 # ---- the steps; data stands at the UDP header
 
-cdef bint udp_check_len(net *n, sk_buff *skb) noexcept nogil:
+cdef inline bint udp_check_len(net *n, sk_buff *skb) noexcept nogil:
     """Refuse a datagram whose length field can't be, and cut off what lies behind it."""
     cdef u32 size
     if likely(skb_headlen(skb) >= UDP_HLEN):
@@ -73,7 +74,7 @@ cdef void trim(sk_buff *skb, u32 size) noexcept nogil:
     skb.len = size
 
 
-cdef bint udp_csum_init(net *n, sk_buff *skb) noexcept nogil:
+cdef inline bint udp_csum_init(net *n, sk_buff *skb) noexcept nogil:
     """Trust, verify now, or leave to the reader: what is short is cheap to verify at once. [udp4_csum_init()]"""
     cdef u8 *iph = skb_network_header(skb)
     SOCK_CB(skb).csum_unchecked = 0
@@ -124,7 +125,7 @@ cdef bint udp_complete(sock *sk, sk_buff *skb) noexcept nogil:
     return False
 
 
-cdef void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil:
+cdef inline void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil:
     """Queue a datagram to a socket, and what GRO merged either whole (UDP_GRO) or one by one. Consumes skb.
 
     [udp_queue_rcv_skb(), udp_unexpected_gso()]
@@ -142,7 +143,7 @@ cdef void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexce
         skb = following
 
 
-cdef void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil:
+cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept nogil:
     """Queue one packet to a socket, or drop it because the socket has no room. Consumes skb.
 
     [udp_queue_rcv_one_skb(), __udp_queue_rcv_skb()]
@@ -247,14 +248,32 @@ cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
 # ---- the fast path
 
 cdef bint udp_peek(net *n, void *p) noexcept nogil:
-    """Look whether a socket is bound for a unicast datagram, data at its IP header; remember it in skb.cb."""
+    """Look whether a socket is bound for a unicast datagram, data at its IP header; remember it in skb.cb.
+
+    Datagrams of one flow come in runs: a CPU remembers the last one's socket as long as the table stays as it was.
+    """
     cdef sk_buff *skb = <sk_buff *>p
     cdef u8 *iph = skb.data
+    cdef udp_table *table = udp_table_of(n)
+    cdef udp_flow *last = &table.last[skb.slot]
+    cdef u32 generation = load_acquire32(&table.generation)
+    cdef u64 addresses
+    cdef u32 ports
     if unlikely(skb_headlen(skb) < 20 + UDP_HLEN):
         return False
-    SOCK_CB(skb).sk = udp_lookup(udp_table_of(n), get_be32(iph + 12), get_be16(iph + 20), get_be32(iph + 16),
+    memcpy(&addresses, iph + 12, 8)
+    memcpy(&ports, iph + 20, 4)
+    if likely(last.addresses == addresses and last.ports == ports and last.ifindex == skb.dev.ifindex
+              and last.generation == generation):
+        SOCK_CB(skb).sk = last.sk
+        return True
+    SOCK_CB(skb).sk = udp_lookup(table, get_be32(iph + 12), get_be16(iph + 20), get_be32(iph + 16),
                                  get_be16(iph + 22), skb.dev.ifindex)
-    return SOCK_CB(skb).sk != NULL
+    if SOCK_CB(skb).sk == NULL:
+        return False
+    last.addresses, last.ports, last.ifindex = addresses, ports, skb.dev.ifindex
+    last.generation, last.sk = generation, SOCK_CB(skb).sk
+    return True
 
 
 cdef void udp_rcv_fast(net *n, void *p, void *sd) noexcept nogil:

@@ -18,7 +18,7 @@ from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fa
 from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
 from netstack.sock._sock cimport SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
 from netstack.sock._table cimport (
-    table_create, table_destroy, table_get_port, table_unhash, udp_lookup, udp_table,
+    table_changed, table_create, table_destroy, table_get_port, table_unhash, udp_lookup, udp_table,
 )
 
 cdef enum options:
@@ -44,6 +44,7 @@ cdef int udp_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
     sk.daddr = rt.daddr
     sk.dport = port
     fetch_or32(&sk.flags, SOCKF_CONNECTED)
+    table_changed(<udp_table *>sk.prot.table)
     return 0
 
 

@@ -26,6 +26,7 @@ from netstack.sock._sock cimport (
     SOCKF_PKTINFO, SOCKF_RECVERR, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
     SOCKF_REUSEPORT, SOCKF_RXQ_OVFL, rmem_alloc,
 )
+from netstack.sock._table cimport table_changed, udp_table
 from netstack.sock._wake cimport sock_take_err, sock_wake
 
 cdef enum:
@@ -222,10 +223,12 @@ cdef int set_device(sock *sk, const char *value, Py_ssize_t size) except -1:
     cdef u32 i
     if not name:
         sk.bound_dev_if = 0
+        table_changed(<udp_table *>sk.prot.table)
         return 0
     for i in range(sk.n.nr_devices):
         if sk.n.devices[i] != NULL and <bytes>sk.n.devices[i].name == name:
             sk.bound_dev_if = sk.n.devices[i].ifindex
+            table_changed(<udp_table *>sk.prot.table)
             return 0
     return fail(ENODEV)
 

@@ -5,17 +5,27 @@ CPUs walk the chains without a lock. Who changes a chain holds ``lock``; a socke
 ``next``, and is freed only after ``n.synchronize``.
 """
 
-from netstack._abi cimport load_acquire_ptr, load_acquire32, u8, u16, u32, u64
-from netstack._net cimport net
+from netstack._abi cimport fetch_add32, load_acquire_ptr, load_acquire32, u8, u16, u32, u64
+from netstack._net cimport MAX_CPUS, net
 from netstack.sock._sock cimport SOCKF_CONNECTED, proto, sock, sock_reuseport
 
 
 cdef enum:
     PORTS = 65536
 
+cdef struct udp_flow:              # the last datagram that a CPU looked a socket up for, as its header lies in memory
+    u64 addresses
+    u32 ports
+    u32 ifindex
+    sock *sk
+    u32 generation                 # of the table then; 0: nothing is here
+    u32 pad[9]                     # a cache line for each CPU
+
 cdef struct udp_table:
     u32 lock
     u32 bound                      # sockets in the chains
+    u32 generation                 # counts what may change the answer of a look-up
+    udp_flow last[MAX_CPUS + 1]    # by counter slot
     sock *all                      # every socket of the host, bound or not
     u64 seed                       # of ephemeral ports and of the reuseport hash
     u64 inos
@@ -32,6 +42,10 @@ cdef void table_wait(sock *sk) noexcept nogil
 cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil
 cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogil
 
+
+cdef inline void table_changed(udp_table *table) noexcept nogil:
+    """Forget what CPUs remember of the table. After the change, and before ``n.synchronize``."""
+    fetch_add32(&table.generation, 1)
 
 cdef inline u64 flow_hash(const udp_table *table, u32 saddr, u16 sport, u32 daddr, u16 dport) noexcept nogil:
     """Mix a flow into 32 bits. [udp_ehashfn()]"""

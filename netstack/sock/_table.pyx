@@ -26,6 +26,7 @@ cdef udp_table *table_create(net *n) noexcept:
     if table != NULL:
         table.prot.n = n
         table.prot.table = table
+        table.generation = 1
         table.seed = net_now(n) * <u64>0x9E3779B97F4A7C15 | 1
     return table
 
@@ -150,6 +151,7 @@ cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil:
         sk.next = table.port[found]
         store_release_ptr(<void **>&table.port[found], sk)
         store_release32(&table.bound, table.bound + 1)
+        table_changed(table)
     elif result != -EINVAL and result != -EBADF:
         sk.num = 0
         sk.rcv_saddr = 0
@@ -170,6 +172,7 @@ cdef void table_unhash(sock *sk) noexcept nogil:
         fetch_and32(&sk.flags, ~<u32>SOCKF_BOUND)
         store_release32(&table.bound, table.bound - 1)
         reuse_leave(sk)
+        table_changed(table)
     if sk.all_prev != NULL:
         sk.all_prev.all_next = sk.all_next
     else:
