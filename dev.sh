@@ -312,7 +312,8 @@ run_sanitize() {
 # ThreadSanitizer, for the tests in which threads meet. Its reports go to the terminal, and any of
 # them makes the exit status 66. It has no place for an address space laid out too much at random.
 run_sanitize_thread() {
-    [ $# -gt 0 ] || set -- tests/test_threads.py tests/irq/test_cpu.py
+    [ $# -gt 0 ] || set -- -m 'not tap and not bench' tests/test_{threads,host,socket,control,apps}.py \
+        tests/{device,driver,irq,napi,nf,proto,sock}
     export TSAN_OPTIONS="suppressions=$root/tools/sanitize/tsan.supp:history_size=4"
     ! setarch -R true 2>/dev/null || launcher=(setarch -R)
     sanitized thread build/tsan libtsan.so -s --timeout=300 "$@"

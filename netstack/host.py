@@ -46,10 +46,12 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound="asyncio.BaseProtocol")
 
-# Packets of the pools by size class (832, 1280, 2304 bytes). Memory is taken when first used.
-CPU_POOL = (12288, 3072, 6144)
-PROCESS_POOL = (2048, 512, 1024)
+# Packets of the pools by size class (832, 1280, 2304 bytes). Memory is taken when first used. The
+# first is for what comes off a wire, the second for what we make ourselves, and that lo brings back.
+CPU_POOL = (24576, 16384, 14336)
+PROCESS_POOL = (24576, 16384, 10240)
 CLASS_BYTES = (832, 1280, 2304)
+RING_MAX = 4096  # descriptors, each with a buffer of the largest class
 
 
 SOFTIRQS = (
@@ -89,8 +91,7 @@ class Host:
         self.threads = threads
         self.closed = False
         self.net = Net(1, clock)
-        memory = sum(size * count for size, count in zip(CLASS_BYTES, pool, strict=True))
-        self.config = Config(self.net, udp_memory=memory * 2 // 3)
+        self.config = Config(self.net, udp_memory=socket_memory(pool))
         self.config["netstack.fast_path"] = int(fast_path)
         self.pool = ProcessPool(self.net, PROCESS_POOL)
         self.cpus = [Cpu(self.net, 0, pool)]
@@ -388,6 +389,16 @@ class Host:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def socket_memory(pool: tuple[int, int, int]) -> int:
+    """Bytes that unread sockets may hold of a pool: whatever its size, no class runs out by them.
+
+    The buffers of the largest ring are left over, and an eighth for what is on its way.
+    """
+    small, mid, large = pool
+    counts = small, mid, large - min(RING_MAX, large // 3)
+    return min(size * n for size, n in zip(CLASS_BYTES, counts, strict=True)) * 7 // 8
 
 
 def _mac_bytes(mac: str) -> bytes:

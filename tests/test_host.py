@@ -22,6 +22,7 @@ from netstack.nf.hooks import (
     NF_STOLEN,
 )
 from netstack.stats import ledger
+from netstack.testing._traffic import feed
 from tests.frames import OUR_IP, OUR_MAC, PEER_IP, PEER_MAC, ping, udp, who_has
 from tests.memory_host import balance, memory_host
 
@@ -270,6 +271,8 @@ def test_ledger_with_a_ring_of_64(fast_path):
 @pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "slow"])
 def test_ledger_when_the_packet_pool_is_exhausted(fast_path):
     with memory_host(fast_path=fast_path, pool=(64, 64, 512)) as it:
+        # Without the limit that keeps sockets from taking everything.
+        it.host.config["net.ipv4.udp_mem"] = (1 << 20, 1 << 20, 1 << 20)
         socks = [it.host.socket() for _ in range(4)]
         for number, sock in enumerate(socks):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -277,14 +280,51 @@ def test_ledger_when_the_packet_pool_is_exhausted(fast_path):
         for _ in range(5):
             it.put(*[udp(bytes(700), dport=9000 + i % 4) for i in range(400)])
             balance(it.host)
+        assert it.host.cpus[0].pool()[-1][1] == 0, it.host.cpus[0].pool()
         for sock in socks:
             assert read_all(sock)
             sock.close()
-        # With the memory back the host goes on as before.
+        # With the memory back the host goes on as before, with what waited on the wire.
+        it.host.run()
         with it.host.socket() as sock:
-            sock.bind(("", 9000))
-            it.put(udp(b"again"))
+            sock.bind(("", 9100))
+            it.put(udp(b"again", dport=9100))
             assert sock.recv(10, socket.MSG_DONTWAIT) == b"again"
+
+
+@pytest.mark.parametrize("size", [18, 600, 1400])
+def test_unread_sockets_leave_a_ring_of_4096_its_buffers(size):
+    ours, wire = MemoryWire.pair()
+    with netstack.Host(threads=False) as host, contextlib.ExitStack() as stack:
+        device = host.add_nic(ours, "tap0", addr=f"{OUR_IP}/24", mac=OUR_MAC, ring=4096)
+        device.nic.set_coalesce(0)
+        ports = range(9000, 9110)
+        for port in ports:
+            stack.enter_context(host.socket()).bind(("", port))
+        frames = [udp(bytes(size), dport=port) for port in ports]
+        # 92 to 256 fill a socket's own buffer.
+        feed(host.cpus[0].address, wire.address, frames, 300 * len(ports))
+        host.run()
+        drops = ledger(host).dropped
+        assert drops["PROTO_MEM"] > 0, "udp_mem is what stops them"
+        assert device.nic.stats()["rx_queue_0_alloc_failed"] == 0
+        pool = host.cpus[0].pool()
+        assert all(free > 1024 for _, free, _ in pool), pool
+        assert pool[-1][1] > 4096
+
+
+def test_unread_sockets_on_lo_leave_buffers_to_send_with():
+    with memory_host() as it:
+        sender = it.socket("127.0.0.1", 8999)
+        ports = range(9000, 9110)
+        for port in ports:
+            it.socket("127.0.0.1", port)
+        for port in (*ports, *ports):
+            for _ in range(50):
+                sender.sendto(bytes(1400), ("127.0.0.1", port))
+            it.host.run()
+        assert netstack.stats.nstat(it.host.net)["UdpMemErrors"] > 0
+        assert all(free > 1024 for _, free, _ in it.host.pool.state())
 
 
 def test_ledger_when_the_host_is_closed_under_load():
