@@ -137,7 +137,7 @@ def errors(rng: random.Random) -> Iterator[bytes]:
 
 
 def igmp(rng: random.Random) -> Iterator[bytes]:
-    """Queries and reports for any group, of any version."""
+    """Send queries and reports for any group, of any version."""
     while True:
         group = bytes([224 + rng.randrange(16)]) + rng.randbytes(3)
         body = bytes([rng.choice((0x11, 0x12, 0x16, 0x17, 0x22, 0)), rng.randrange(256), 0, 0])
