@@ -49,6 +49,8 @@ cpdef enum sysctl:
     icmp_echo_ignore_broadcasts
     route_min_pmtu
     route_mtu_expires              # s
+    ping_group_range_min
+    ping_group_range_max
     neigh_base_reachable_time_ms
     neigh_retrans_time_ms
     neigh_delay_first_probe_time   # s
@@ -73,7 +75,7 @@ cdef enum:
     ETH_HLEN = 14
 
 cdef struct mib_slot:
-    u64 mib[MIB_NR]
+    u64 mib[MIB_NR + 1]            # the last one: what nobody counts
     u64 fate[SKB_FATE_NR]          # frames by how they ended
     u64 rx_frames                  # frames that came off a wire
     u64 pad[8]
@@ -191,8 +193,11 @@ cdef struct net:
     void *ip                       # proto/_ip_output.pxd
     void *icmp                     # proto/_icmp.pxd
     void *udp                      # sock/_table.pxd, the table of the UDP protocol
+    void *raw                      # proto/_raw.pxd
+    void *ping                     # proto/_ping.pyx
     void *protos                   # sock/_sock.pxd: a struct proto for each kind of socket [inetsw]
     u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of
+    u32 python_protocols[8]        # of these, the ones with a Python handler
     u32 nf_hooks                   # bit h: a Python hook is registered at hook h
     u32 nf_rules                   # bit h: there are rules at hook h
     void *nf                       # nf/_rules.pxd

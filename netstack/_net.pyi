@@ -39,18 +39,20 @@ class sysctl(IntEnum):
     icmp_echo_ignore_broadcasts = 34
     route_min_pmtu = 35
     route_mtu_expires = 36
-    neigh_base_reachable_time_ms = 37
-    neigh_retrans_time_ms = 38
-    neigh_delay_first_probe_time = 39
-    neigh_gc_stale_time = 40
-    neigh_ucast_solicit = 41
-    neigh_mcast_solicit = 42
-    neigh_gc_thresh1 = 43
-    neigh_gc_thresh2 = 44
-    neigh_gc_thresh3 = 45
-    neigh_unres_qlen_bytes = 46
-    fast_path = 47
-    SYSCTL_NR = 48
+    ping_group_range_min = 37
+    ping_group_range_max = 38
+    neigh_base_reachable_time_ms = 39
+    neigh_retrans_time_ms = 40
+    neigh_delay_first_probe_time = 41
+    neigh_gc_stale_time = 42
+    neigh_ucast_solicit = 43
+    neigh_mcast_solicit = 44
+    neigh_gc_thresh1 = 45
+    neigh_gc_thresh2 = 46
+    neigh_gc_thresh3 = 47
+    neigh_unres_qlen_bytes = 48
+    fast_path = 49
+    SYSCTL_NR = 50
 
 class netif_features(IntEnum):
     NETIF_F_RXCSUM = 1

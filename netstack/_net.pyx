@@ -165,6 +165,8 @@ cdef class Net:
         if protocol > 255:
             raise ValueError(f"protocol={protocol}: an IP protocol number is 0 to 255")
         if wanted:
+            self.ptr.python_protocols[protocol >> 5] |= <u32>1 << (protocol & 31)
             self.ptr.raw_protocols[protocol >> 5] |= <u32>1 << (protocol & 31)
         else:
+            self.ptr.python_protocols[protocol >> 5] &= ~(<u32>1 << (protocol & 31))
             self.ptr.raw_protocols[protocol >> 5] &= ~(<u32>1 << (protocol & 31))

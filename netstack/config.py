@@ -160,6 +160,10 @@ TUNABLES: tuple[Tunable, ...] = (
          "smallest path MTU that is believed; below it packets are fragmented", "route_min_pmtu"),
     _row("net.ipv4.route.mtu_expires", 600, 0, INT_MAX, "s",
          "time after which a path MTU that was learned is forgotten", "route_mtu_expires"),
+    Tunable("net.ipv4.ping_group_range",
+            (sysctl.ping_group_range_min, sysctl.ping_group_range_max),
+            (1, 0), 0, INT_MAX, "",
+            "first and last group whose processes may have ping sockets; '1 0' for none"),
     # Neighbours (ARP).
     _neigh("base_reachable_time_ms", 30000, 1, "ms",
            "how long an answer is trusted, on average: 0.5 to 1.5 times this"),
@@ -280,7 +284,7 @@ class Config(Mapping[str, Value]):
 
     def _check(self, row: Tunable, values: tuple[int, ...]) -> tuple[int, ...]:
         inside = all(row.low <= value <= row.high for value in values)
-        if not inside or list(values) != sorted(values):
+        if not inside or (list(values) != sorted(values) and values != row.default):
             raise _refused(row, values)
         for low, high in _ORDERED:
             now = {low: self._first(low), high: self._first(high)}

@@ -4,7 +4,7 @@ The one difference is that a socket belongs to a host: `host.socket()` makes one
 `socket(host)`. Instances are accepted wherever a socket's `fileno()` is all that counts: `select`,
 `selectors`, asyncio (`add_reader`, `sock_recvfrom`, `create_datagram_endpoint(sock=...)`), trio.
 
-Here are datagram sockets of IPv4. Names are not looked up: an address is four numbers,
+Here are datagram sockets of IPv4: UDP, ping and raw. Names are not looked up: an address is four numbers,
 `"localhost"`, `""` for any address, or `"<broadcast>"`.
 """
 
@@ -37,9 +37,12 @@ SO_SNDBUFFORCE = 32
 SO_NO_CHECK = 11
 IP_PKTINFO = 8
 IP_MTU_DISCOVER = 10
+IP_HDRINCL = 3
 IP_RECVERR = 11
 IP_RECVTTL = 12
 IP_MTU = 14
+SOL_RAW = 255
+ICMP_FILTER = 1
 IP_RECVORIGDSTADDR = 20
 UDP_SEGMENT = 103
 UDP_GRO = 104
@@ -93,7 +96,7 @@ class socket(Socket):  # type: ignore[no-redef]
 
     @property
     def type(self) -> _stdlib.SocketKind:
-        """SOCK_DGRAM."""
+        """SOCK_DGRAM or SOCK_RAW."""
         return _stdlib.SocketKind(super().type)
 
     def detach(self) -> NoReturn:

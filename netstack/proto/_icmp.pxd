@@ -23,3 +23,5 @@ cdef struct icmp_state:            # net.icmp
 
 # May a message leave? False is counted. [icmpv4_global_allow(), icmpv4_xrlim_allow()]
 cdef bint icmp_allow(net *n, u8 type, u8 code, u32 daddr, bint loopback) noexcept nogil
+
+cdef void icmp_out_count(net *n, u32 slot, u8 type) noexcept nogil

@@ -15,7 +15,7 @@ from libc.errno cimport EMSGSIZE, ENOBUFS
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
-    fetch_add32, get_be16, likely, put_be16, put_be32, u8, u16, u32, u64, unlikely,
+    fetch_add32, get_be16, get_be32, likely, put_be16, put_be32, u8, u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_block_add, csum_partial, ip_fast_csum
 from netstack._counters cimport (
@@ -146,6 +146,16 @@ cdef u16 ip_select_ident(net *n, u32 daddr, u32 saddr, u8 protocol) noexcept nog
     return <u16>(fetch_add32(&state.idents[hash >> 53], 1) + drift)
 
 
+cdef inline void use_route(sk_buff *skb, const rtable *rt) noexcept nogil:
+    """Write down the way of a packet. [skb_dst_set()]"""
+    skb.protocol = ETH_P_IP
+    skb.dev = rt.dev
+    skb.rt_flags = rt.flags
+    skb.rt_type = rt.type
+    (<ip_out_cb *>skb.cb).nexthop = rt.gateway
+    (<ip_out_cb *>skb.cb).mtu = rt.mtu
+
+
 cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,
                           const u8 *opt, u32 optlen) noexcept nogil:
     """Put the header in front of the data, checksum and all. [__ip_make_skb(), ip_options_build()]"""
@@ -155,12 +165,7 @@ cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u
     skb.transport_header = <u16>(skb.data - skb.head)
     skb_push(skb, ihl)
     skb.network_header = <u16>(skb.data - skb.head)
-    skb.protocol = ETH_P_IP
-    skb.dev = rt.dev
-    skb.rt_flags = rt.flags
-    skb.rt_type = rt.type
-    (<ip_out_cb *>skb.cb).nexthop = rt.gateway
-    (<ip_out_cb *>skb.cb).mtu = rt.mtu
+    use_route(skb, rt)
     iph = skb.data
     iph[0] = <u8>(4 << 4 | ihl >> 2)
     iph[IP_TOS] = tos
@@ -200,6 +205,28 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
         return -EMSGSIZE
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, opt, optlen)
     mib_inc(n, skb.slot, IpOutRequests)
+    if unlikely(n.nf_hooks & NF_OUT_BITS):
+        skb.pkt_type = PACKET_OUTGOING
+        n.to_python(n, skb)
+        return 0
+    return ip_output(n, skb)
+
+
+cdef int ip_send_hdrinc(net *n, sk_buff *skb, const rtable *rt, u32 ihl) noexcept nogil:
+    cdef u8 *iph = skb.data
+    cdef u16 check
+    skb.network_header = <u16>(iph - skb.head)
+    skb.transport_header = <u16>(skb.network_header + ihl)
+    use_route(skb, rt)
+    (<ip_out_cb *>skb.cb).mtu = rt.dev.mtu
+    if get_be32(iph + IP_SADDR) == 0:
+        put_be32(iph + IP_SADDR, rt.saddr)
+    put_be16(iph + IP_TOTLEN, <u16>skb.len)
+    if get_be16(iph + IP_ID) == 0:
+        put_be16(iph + IP_ID, ip_select_ident(n, ip_daddr(iph), get_be32(iph + IP_SADDR), iph[IP_PROTO]))
+    put_be16(iph + IP_CSUM, 0)
+    check = ip_fast_csum(iph, ihl >> 2)
+    memcpy(iph + IP_CSUM, &check, 2)
     if unlikely(n.nf_hooks & NF_OUT_BITS):
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)

@@ -26,7 +26,6 @@ from netstack.sock._sock cimport (
     SOCKF_BOUND, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
     SOCKF_NO_CHECK,
 )
-from netstack.sock._table cimport table_get_port
 from netstack.sock._wake cimport sock_take_err
 
 cdef enum:
@@ -39,7 +38,7 @@ cdef int udp_autobind(sock *sk) noexcept nogil:
     cdef int rc
     if load_acquire32(&sk.flags) & SOCKF_BOUND:
         return 0
-    rc = table_get_port(sk, sk.rcv_saddr, 0)
+    rc = sk.prot.get_port(sk, sk.rcv_saddr, 0)
     if rc == -EINVAL:              # another thread was faster
         return 0
     return -EAGAIN if rc == -EADDRINUSE else rc
@@ -69,9 +68,8 @@ cdef int udp_destination(sock *sk, const sock_msg *msg, u32 *daddr, u16 *dport) 
     return 0 if load_acquire32(&sk.flags) & SOCKF_CONNECTED else -EDESTADDRREQ
 
 
-cdef void fill(sk_buff *skb, const sock_msg *msg, size_t offset, u32 size) noexcept nogil:
-    """Copy ``size`` bytes of the message, from ``offset`` on, behind the UDP header."""
-    cdef u32 done = UDP_HLEN
+cdef void ip_generic_getfrag(sk_buff *skb, u32 done, const sock_msg *msg, size_t offset, u32 size) noexcept nogil:
+    """Copy ``size`` bytes of the message, from ``offset`` on, to the packet, behind ``done`` bytes of header."""
     cdef size_t part
     cdef u32 i
     for i in range(msg.nr_iov):
@@ -109,7 +107,7 @@ cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, co
     put_be16(skb.data + 2, dport)
     put_be16(skb.data + 4, <u16>(UDP_HLEN + size))
     put_be16(skb.data + 6, 0)
-    fill(skb, msg, offset, size)
+    ip_generic_getfrag(skb, UDP_HLEN, msg, offset, size)
     if not load_acquire32(&sk.flags) & SOCKF_NO_CHECK:
         check = csum_tcpudp_magic(rt.saddr, rt.daddr, skb.len, IPPROTO_UDP, skb_checksum(skb, 0, skb.len, 0))
         if check == 0:

@@ -16,7 +16,7 @@ from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
 from netstack.proto._route cimport ip_route_output, rtable
 from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
 from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
-from netstack.sock._sock cimport SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
+from netstack.sock._sock cimport AF_INET, SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
 from netstack.sock._table cimport (
     table_changed, table_create, table_destroy, table_get_port, table_unhash, udp_lookup, udp_table,
 )
@@ -27,14 +27,18 @@ cdef enum options:
 
 
 cdef int udp_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
+    """Fix the peer of a socket that needs a port. 0 or a negative errno. [inet_dgram_connect()]"""
+    cdef int rc = -EBADF if load_acquire32(&sk.flags) & SOCKF_CLOSED else udp_autobind(sk)
+    return ip4_datagram_connect(sk, addr, port) if rc == 0 else rc
+
+
+cdef int ip4_datagram_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
     """Fix the peer, and with it the local address. 0 or a negative errno."""
     cdef rtable rt
     cdef int rc
     if load_acquire32(&sk.flags) & SOCKF_CLOSED:
         return -EBADF
-    rc = udp_autobind(sk)
-    if rc == 0:
-        rc = udp_route(sk, addr, sk.saddr, sk.bound_dev_if, &rt)
+    rc = udp_route(sk, addr, sk.saddr, sk.bound_dev_if, &rt)
     if rc:
         return rc
     if sk.saddr == 0:
@@ -116,7 +120,10 @@ def init(Net n not None):
     prot = &table.prot
     prot.name = b"udp"
     prot.type = SOCK_DGRAM
+    prot.family = AF_INET
     prot.protocol = IPPROTO_UDP
+    prot.level = IPPROTO_UDP
+    prot.accounts = True
     prot.in_datagrams = UdpInDatagrams
     prot.get_port = table_get_port
     prot.connect = udp_connect

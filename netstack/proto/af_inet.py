@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from netstack._net import sysctl
 from netstack.nf.hooks import Hooks
-from netstack.proto import PROTOCOLS, _udp_prot, net_protocol
+from netstack.proto import PROTOCOLS, _ping, _raw, _udp_prot, net_protocol
 from netstack.proto._arp import arp_init
 from netstack.proto._icmp import ICMP
 from netstack.proto._ip_output import IPOutput
@@ -73,6 +73,8 @@ class Inet:
         self._local_out = LocalOut(net, functools.partial(ip_local_out, host))
         self._icmp = ICMP(net, drawn)
         _udp_prot.init(net)
+        _ping.init(net)
+        _raw.init(net)
         self.frags = Fqdir(net)
         self.hooks = Hooks(net)
         self.protocols: dict[int, net_protocol] = dict(PROTOCOLS)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netstack._counters import mib, skb_drop_reason
 from netstack._net import sysctl
-from netstack.proto import _icmp
+from netstack.proto import _icmp, _ping, _raw
 from netstack.proto.ip_options import ip_options_echo
 from netstack.proto.route import RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST
 
@@ -99,8 +99,8 @@ def icmp_discard(host: InetHost, skb: SkBuff, header: bytes) -> int:
 
 
 def ping_rcv(host: InetHost, skb: SkBuff, header: bytes) -> int:
-    """Find nobody who waits for an echo reply."""
-    return skb_drop_reason.SKB_DROP_REASON_NO_SOCKET
+    """Give an echo reply to the ping socket that waits for it."""
+    return _ping.rcv(host.net, skb)
 
 
 def icmp_echo(host: InetHost, skb: SkBuff, header: bytes) -> int:
@@ -182,6 +182,7 @@ def icmp_socket_deliver(host: InetHost, skb: SkBuff, info: int) -> None:
     if len(quoted) < (quoted[0] & 15) * 4 + 8 or quoted[9] == IPPROTO_RAW:
         host.net.count(mib.IcmpInErrors)
         return
+    _raw.err(host.net, skb, quoted, message[0], message[1], info)
     protocol = host.inet.protocols.get(quoted[9])
     if protocol is not None and protocol.err_handler is not None:
         protocol.err_handler(host, skb, message[0], message[1], info, quoted)
@@ -258,4 +259,5 @@ def addresses(packet: bytes) -> tuple[int, int]:
 def icmp_err(
     host: InetHost, skb: SkBuff, type_: int, code: int, info: int, quoted: bytes
 ) -> None:
-    """Take an error about an ICMP message of ours: nobody waits for it."""
+    """Tell the ping socket whose echo request an error quotes."""
+    _ping.err(host.net, skb, quoted, type_, code, info)

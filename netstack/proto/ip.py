@@ -24,7 +24,7 @@ from netstack.nf.hooks import (
     NF_INET_POST_ROUTING,
     NF_INET_PRE_ROUTING,
 )
-from netstack.proto import _ip, _ip_output
+from netstack.proto import _ip, _ip_output, _raw
 from netstack.proto.frag import ip_defrag
 from netstack.proto.icmp import (
     ICMP_DEST_UNREACH,
@@ -113,10 +113,15 @@ def ip_local_deliver(host: InetHost, skb: SkBuff) -> None:
 
 
 def ip_local_deliver_finish(host: InetHost, skb: SkBuff) -> None:
-    """Give a packet for us to its protocol. Consumes skb. [ip_protocol_deliver_rcu()]"""
+    """Give a packet for us to raw sockets and to its protocol. Consumes skb. [ip_protocol_deliver_rcu()]"""
     number = skb.data[9]
+    raw = _raw.local_deliver(host.net, skb)
     _ip.local_deliver(skb)
     protocol = host.inet.protocols.get(number)
+    if protocol is None and raw:
+        host.net.count(mib.IpInDelivers)
+        skb.consume()
+        return
     if protocol is None:
         host.net.count(mib.IpInUnknownProtos)
         icmp_send(host, skb, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)

@@ -17,13 +17,13 @@ from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u
 from netstack._net cimport Net
 from netstack.sock._address cimport format_ipv4, parse_sockaddr
 from netstack.sock._sock cimport (
-    SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sock, sock_queued,
+    SOCK_RAW, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sk_close, sk_free, sock, sock_queued,
 )
-from netstack.sock._table cimport addr_is_ours, table_add, udp_table
+from netstack.sock._table cimport addr_is_for_many, addr_is_ours, table_add, udp_table
 from netstack.sock._wake cimport sock_wake
 
 cdef enum:
-    AF_INET = 2
+    IPPROTO_MAX = 263              # <linux/in.h>
 
 
 cdef int fail(int errno) except -1:
@@ -34,22 +34,34 @@ cdef int fail(int errno) except -1:
 cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner) except NULL:
     """Make a socket of a type and an IP protocol, 0 for the type's own. ``owner`` is the Socket object."""
     cdef proto *prot = <proto *>net.ptr.protos
+    cdef bint known_family = False
     cdef bint known_type = False
+    cdef int rc
     cdef sock *sk
     if prot == NULL:
         raise OSError(ENETDOWN, "the host is closed, or has no protocols yet")
-    if family != AF_INET:
-        fail(EAFNOSUPPORT)
-    while prot != NULL and not (prot.type == <u32>type and protocol in (0, <int>prot.protocol)):
-        known_type = known_type or prot.type == <u32>type
+    while prot != NULL and not (prot.family == <u32>family and prot.type == <u32>type
+                                and (protocol != 0 or prot.protocol != 0)
+                                and protocol in (0, <int>prot.protocol) + ((protocol,) if prot.protocol == 0 else ())):
+        known_family = known_family or prot.family == <u32>family
+        known_type = known_type or (prot.family == <u32>family and prot.type == <u32>type)
         prot = prot.next
     if prot == NULL:
-        fail(EPROTONOSUPPORT if known_type else ESOCKTNOSUPPORT)
+        fail(EAFNOSUPPORT if not known_family else EINVAL if not 0 <= protocol < IPPROTO_MAX
+             else EPROTONOSUPPORT if known_type else ESOCKTNOSUPPORT)
+    if protocol >= 256:
+        fail(EPROTONOSUPPORT if protocol < IPPROTO_MAX else EINVAL)
     sk = sk_alloc(net.ptr, prot)
     if sk == NULL:
         raise MemoryError
     sk.owner = owner
+    sk.protocol = <u32>protocol if protocol else prot.protocol
     table_add(sk)
+    rc = prot.init(sk) if prot.init != NULL else 0
+    if rc:
+        sk_close(sk)
+        sk_free(sk)
+        fail(-rc)
     return sk
 
 
@@ -61,13 +73,12 @@ cdef int inet_bind(sock *sk, object address) except -1:
     parse_sockaddr(address, "bind", &addr, &port)
     if not load_acquire32(&sk.flags) & SOCKF_FREEBIND and not addr_is_ours(sk.n, addr, sk.bound_dev_if):
         fail(EADDRNOTAVAIL)
-    if sk.num:
+    if sk.num and sk.prot.type != SOCK_RAW:
         fail(EINVAL)
     rc = sk.prot.get_port(sk, addr, port)
     if rc < 0:
         fail(-rc)
-    if addr >> 28 != 0xE and addr != <u32>0xFFFFFFFF:
-        sk.saddr = addr
+    sk.saddr = 0 if addr_is_for_many(sk.n, addr) else addr
     return 0
 
 

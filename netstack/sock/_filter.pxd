@@ -16,4 +16,5 @@ cdef struct sk_filter:             # a program that was checked, and never chang
 
 cdef int sk_attach_filter(sock *sk, const char *fprog, Py_ssize_t size) except -1
 cdef int sk_detach_filter(sock *sk) except -1
+cdef bint sk_filter_trim(sock *sk, sk_buff *skb, u32 least) noexcept nogil
 cdef u32 bpf_run(const sk_filter *prog, sk_buff *skb) noexcept nogil

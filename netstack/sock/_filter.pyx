@@ -15,7 +15,7 @@ from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from netstack._abi cimport get_be16, get_be32, i32, store_release_ptr
+from netstack._abi cimport add_relaxed32, get_be16, get_be32, i32, load_acquire_ptr, store_release_ptr
 from netstack._net cimport SLOT_CPU0
 from netstack._skb cimport skb_copy_bits, skb_headlen, skb_mac_header, skb_network_header
 from netstack.sock._calls cimport fail
@@ -255,6 +255,26 @@ cdef u32 compute(u32 op, u32 a, u32 b) noexcept nogil:
     if op == BPF_RSH:
         return a >> (b & 31)
     return -a                      # BPF_NEG
+
+
+cdef bint sk_filter_trim(sock *sk, sk_buff *skb, u32 least) noexcept nogil:
+    """Ask the socket's filter, and cut to what it wants to keep, at least ``least`` bytes. False: refused, and counted.
+
+    Of a packet that is shared only the lengths are changed. [sk_filter_trim_cap()]
+    """
+    cdef sk_filter *prog = <sk_filter *>load_acquire_ptr(&sk.filter)
+    cdef u32 keep, head
+    if prog == NULL:
+        return True
+    keep = bpf_run(prog, skb)
+    if keep == 0:
+        add_relaxed32(&sk.drops, 1)
+        return False
+    if max(keep, least) < skb.len:
+        head = skb_headlen(skb)
+        skb.len = max(keep, least)
+        skb.data_len = skb.len - head if skb.len > head else 0
+    return True
 
 
 cdef bint compare(u32 op, u32 a, u32 b) noexcept nogil:

@@ -23,7 +23,7 @@ from netstack.sock._filter cimport sk_attach_filter, sk_detach_filter
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT,
     SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, SOCKF_BROADCAST, SOCKF_FREEBIND, SOCKF_NO_CHECK,
-    SOCKF_PKTINFO, SOCKF_RECVERR, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
+    SOCK_RAW, SOCKF_HDRINCL, SOCKF_PKTINFO, SOCKF_RECVERR, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL, SOCKF_REUSEADDR,
     SOCKF_REUSEPORT, SOCKF_RXQ_OVFL, rmem_alloc,
 )
 from netstack.sock._table cimport table_changed, udp_table
@@ -60,6 +60,7 @@ cdef enum names:
     SO_BINDTOIFINDEX = 62
     IP_TOS = 1
     IP_TTL = 2
+    IP_HDRINCL = 3
     IP_PKTINFO = 8
     IP_MTU_DISCOVER = 10
     IP_RECVERR = 11
@@ -79,6 +80,7 @@ cdef dict FLAGS = {
     (SOL_SOCKET, SO_REUSEPORT): SOCKF_REUSEPORT,
     (SOL_SOCKET, SO_RXQ_OVFL): SOCKF_RXQ_OVFL,
     (SOL_IP, IP_PKTINFO): SOCKF_PKTINFO,
+    (SOL_IP, IP_HDRINCL): SOCKF_HDRINCL,
     (SOL_IP, IP_RECVERR): SOCKF_RECVERR,
     (SOL_IP, IP_RECVTTL): SOCKF_RECVTTL,
     (SOL_IP, IP_RECVTOS): SOCKF_RECVTOS,
@@ -142,6 +144,8 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
         number = (<const u8 *>value)[0]    # as Linux allows for options of this level
     else:
         return fail(EINVAL)
+    if key == (SOL_IP, IP_HDRINCL) and sk.prot.type != SOCK_RAW:
+        return fail(ENOPROTOOPT)
     if key in FLAGS:
         if number:
             fetch_or32(&sk.flags, <u32>FLAGS[key])
@@ -166,7 +170,7 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
         return 0
     if level == SOL_SOCKET:
         return set_buffer(sk, name, number)
-    if level == <int>sk.prot.protocol:
+    if level == sk.prot.level:
         return check(sk.prot.setsockopt(sk, name, number))
     return fail(ENOPROTOOPT)
 
@@ -252,7 +256,7 @@ cdef object get_option(sock *sk, int level, int name, int size):
     elif level == SOL_IP and name == IP_MTU:
         number = sk.prot.mtu(sk)
         check(number)
-    elif level == <int>sk.prot.protocol:
+    elif level == sk.prot.level:
         check(sk.prot.getsockopt(sk, name, &number))
     else:
         return fail(ENOPROTOOPT)
@@ -273,7 +277,7 @@ cdef int get_number(sock *sk, int name) except? -1:
     if name == SO_TYPE:
         return <int>sk.prot.type
     if name == SO_PROTOCOL:
-        return <int>sk.prot.protocol
+        return <int>sk.protocol
     if name == SO_DOMAIN:
         return 2                   # AF_INET
     if name == SO_ACCEPTCONN:

@@ -13,6 +13,7 @@ from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, sock, sock_efd
 from netstack.sock._wake cimport sock_sync_fd
 
 cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
+cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil
 cdef sk_buff *sock_splice(sock *sk) noexcept nogil
 cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil
 cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil

@@ -65,6 +65,17 @@ cdef void mem_reclaim(sock *sk, u64 keep) noexcept nogil:
 
 # ---- the producer
 
+cdef inline void append(sock *sk, sk_buff *skb) noexcept nogil:
+    """Put a packet at the end of receive_queue. The lock is held."""
+    skb.next = NULL
+    if sk.receive_queue.first == NULL:
+        sk.receive_queue.first = skb
+    else:
+        sk.receive_queue.last.next = skb
+    sk.receive_queue.last = skb
+    store_release32(&sk.receive_queue.qlen, sk.receive_queue.qlen + 1)
+
+
 cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
     """Queue a datagram if it fits: SOCK_QUEUED, or why not (counted in drops; skb is still the caller's).
 
@@ -88,17 +99,32 @@ cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
         cb.truesize = size
         cb.dropcount = sk.drops
         cb.taken = 0
-        skb.next = NULL
-        if sk.receive_queue.first == NULL:
-            sk.receive_queue.first = skb
-        else:
-            sk.receive_queue.last.next = skb
-        sk.receive_queue.last = skb
-        store_release32(&sk.receive_queue.qlen, sk.receive_queue.qlen + 1)
+        append(sk, skb)
     spin_unlock(&sk.lock)
     if result != SOCK_QUEUED:
         add_relaxed32(&sk.drops, 1)
     return result
+
+
+cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil:
+    """Queue a packet of a protocol without a limit of its own; as sock_queue_rcv().
+
+    It fits while less than SO_RCVBUF is charged, so the last may exceed it. [__sock_queue_rcv_skb()]
+    """
+    cdef sock_skb_cb *cb = SOCK_CB(skb)
+    cdef bint fits
+    cb.taken = 0
+    spin_lock(&sk.lock)
+    fits = sk.rmem_in - load_relaxed64(&sk.rmem_out) < sk.rcvbuf
+    if fits:
+        store_relaxed64(&sk.rmem_in, sk.rmem_in + skb.truesize)
+        cb.truesize = skb.truesize
+        cb.dropcount = sk.drops
+        append(sk, skb)
+    spin_unlock(&sk.lock)
+    if not fits:
+        add_relaxed32(&sk.drops, 1)
+    return SOCK_QUEUED if fits else SOCK_RCVBUFF
 
 
 # ---- the consumer; reader_lock is held
@@ -148,8 +174,9 @@ cdef void sock_flush(sock *sk) noexcept nogil:
     if sk.deficit:
         spin_lock(&sk.lock)
         store_relaxed64(&sk.rmem_out, sk.rmem_out + sk.deficit)
-        sk.forward_alloc += sk.deficit
-        mem_reclaim(sk, 1)
+        if sk.prot.accounts:
+            sk.forward_alloc += sk.deficit
+            mem_reclaim(sk, 1)
         spin_unlock(&sk.lock)
         sk.deficit = 0
 

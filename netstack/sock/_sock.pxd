@@ -13,6 +13,8 @@ from netstack.napi._napi cimport softnet_data
 
 cdef enum:
     SOCK_DGRAM = 2                 # <bits/socket_type.h>
+    SOCK_RAW = 3
+    AF_INET = 2
     SOCK_MIN_RCVBUF = 2304         # 2048 + sizeof(sk_buff)
     SOCK_MIN_SNDBUF = 4608
     SOCK_BATCH = 32                # packets an application reads before they are given back
@@ -35,6 +37,7 @@ cdef enum sock_flags:
     SOCKF_FREEBIND = 0x4000
     SOCKF_CLOSED = 0x8000          # close() has begun: nobody waits any more
     SOCKF_RECVERR = 0x10000        # IP_RECVERR: keep errors in the error queue
+    SOCKF_HDRINCL = 0x20000        # IP_HDRINCL: the application makes the IP header too
 
 cdef enum pmtudisc_values:         # <linux/in.h>
     IP_PMTUDISC_DONT = 0
@@ -113,9 +116,13 @@ cdef struct proto:
     net *n
     void *table
     u32 type                       # SOCK_*
-    u32 protocol                   # IPPROTO_*
-    int in_datagrams               # the counter of what applications have read
-    # 0 or a negative errno, all of them.
+    u32 family                     # AF_*
+    u32 protocol                   # IPPROTO_*; 0: the socket says which
+    int level                      # SOL_* of its own options
+    bint accounts                  # receive memory counts for net.ipv4.udp_mem
+    int in_datagrams               # the counter of what applications have read; MIB_NR for none
+    # 0 or a negative errno, all of them. `init` makes the rest of a new socket; NULL for none.
+    int (*init)(sock *sk) noexcept nogil
     int (*get_port)(sock *sk, u32 addr, u16 port) noexcept nogil
     int (*connect)(sock *sk, u32 addr, u16 port) noexcept nogil
     int (*sendmsg)(sock *sk, sock_msg *msg) noexcept nogil
@@ -166,6 +173,8 @@ cdef struct sock:                  # the first three parts are a cache line each
     u32 spin_ns                    # how long a wait tends to take
     u32 idle                       # 1 while its reader sleeps as the idle CPU, or is about to
     # Settings the data path does not touch.
+    u32 protocol                   # IPPROTO_*, or the EtherType in host order
+    u32 icmp_filter                # ICMP_FILTER: bit n set, type n is not wanted
     u32 sndbuf
     u32 saddr                      # address that getsockname tells
     u32 ttl                        # 0: net.ipv4.ip_default_ttl

@@ -38,7 +38,10 @@ cdef void table_destroy(udp_table *table) noexcept
 cdef void table_add(sock *sk) noexcept nogil
 cdef int table_get_port(sock *sk, u32 addr, u16 port) noexcept nogil
 cdef void table_unhash(sock *sk) noexcept nogil
+cdef void table_remove(sock *sk) noexcept nogil
+cdef void raw_protocol_used(net *n, u32 protocol, bint used) noexcept nogil
 cdef void table_wait(sock *sk) noexcept nogil
+cdef bint addr_is_for_many(net *n, u32 addr) noexcept nogil
 cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil
 cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogil
 
@@ -46,6 +49,10 @@ cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogi
 cdef inline void table_changed(udp_table *table) noexcept nogil:
     """Forget what CPUs remember of the table. After the change, and before ``n.synchronize``."""
     fetch_add32(&table.generation, 1)
+
+cdef inline udp_table *table_of(sock *sk) noexcept nogil:
+    """The table whose lock and list serve all sockets of the host."""
+    return <udp_table *>sk.prot.table
 
 cdef inline u64 flow_hash(const udp_table *table, u32 saddr, u16 sport, u32 daddr, u16 dport) noexcept nogil:
     """Mix a flow into 32 bits. [udp_ehashfn()]"""

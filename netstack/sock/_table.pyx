@@ -80,6 +80,20 @@ cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil:
     return False
 
 
+cdef bint addr_is_for_many(net *n, u32 addr) noexcept nogil:
+    """True for a group, and for a broadcast address: nothing is sent from there."""
+    cdef net_device *dev
+    cdef u32 i, j
+    if addr >> 28 == 0xE or addr == <u32>0xFFFFFFFF:
+        return True
+    for i in range(n.nr_devices):
+        dev = n.devices[i]
+        for j in range(min(load_acquire32(&dev.nr_addrs), <u32>MAX_ADDRS) if dev != NULL else 0):
+            if dev.addr[j].mask < <u32>0xFFFFFFFE and dev.addr[j].local | ~dev.addr[j].mask == addr:
+                return True
+    return False
+
+
 # ---- ports; the lock is held
 
 cdef bint conflicts(const sock *sk, const sock *other, u32 addr) noexcept nogil:
@@ -173,13 +187,27 @@ cdef void table_unhash(sock *sk) noexcept nogil:
         store_release32(&table.bound, table.bound - 1)
         reuse_leave(sk)
         table_changed(table)
+    table_remove(sk)
+    spin_unlock(&table.lock)
+
+
+cdef void table_remove(sock *sk) noexcept nogil:
+    """Take a socket out of the list of all. The lock is held."""
     if sk.all_prev != NULL:
         sk.all_prev.all_next = sk.all_next
     else:
-        table.all = sk.all_next
+        table_of(sk).all = sk.all_next
     if sk.all_next != NULL:
         sk.all_next.all_prev = sk.all_prev
-    spin_unlock(&table.lock)
+
+
+cdef void raw_protocol_used(net *n, u32 protocol, bint used) noexcept nogil:
+    """Keep the short cut away from an IP protocol while sockets want copies, or Python has a handler."""
+    cdef u32 bit = <u32>1 << (protocol & 31)
+    if used or n.python_protocols[protocol >> 5] & bit:
+        fetch_or32(&n.raw_protocols[protocol >> 5], bit)
+    else:
+        fetch_and32(&n.raw_protocols[protocol >> 5], ~bit)
 
 
 # ---- SO_REUSEPORT groups; the lock is held by who changes them
