@@ -39,3 +39,13 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
 cdef int ip_send_hdrinc(net *n, sk_buff *skb, const rtable *rt, u32 ihl) noexcept nogil
 # The rest of the way for a packet whose header stands (it was forwarded).
 cdef int ip_output(net *n, sk_buff *skb) noexcept nogil
+
+
+cdef inline void use_route(sk_buff *skb, const rtable *rt) noexcept nogil:
+    """Write down the way of a packet. [skb_dst_set()]"""
+    skb.protocol = 0x0800
+    skb.dev = rt.dev
+    skb.rt_flags = rt.flags
+    skb.rt_type = rt.type
+    (<ip_out_cb *>skb.cb).nexthop = rt.gateway
+    (<ip_out_cb *>skb.cb).mtu = rt.mtu

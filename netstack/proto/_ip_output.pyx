@@ -146,16 +146,6 @@ cdef u16 ip_select_ident(net *n, u32 daddr, u32 saddr, u8 protocol) noexcept nog
     return <u16>(fetch_add32(&state.idents[hash >> 53], 1) + drift)
 
 
-cdef inline void use_route(sk_buff *skb, const rtable *rt) noexcept nogil:
-    """Write down the way of a packet. [skb_dst_set()]"""
-    skb.protocol = ETH_P_IP
-    skb.dev = rt.dev
-    skb.rt_flags = rt.flags
-    skb.rt_type = rt.type
-    (<ip_out_cb *>skb.cb).nexthop = rt.gateway
-    (<ip_out_cb *>skb.cb).mtu = rt.mtu
-
-
 cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,
                           const u8 *opt, u32 optlen) noexcept nogil:
     """Put the header in front of the data, checksum and all. [__ip_make_skb(), ip_options_build()]"""

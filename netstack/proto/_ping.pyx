@@ -24,9 +24,12 @@ from netstack._counters cimport MIB_NR, SKB_DROP_REASON_NO_SOCKET
 from netstack._net cimport SLOT_PROCESS, Net, net, ping_group_range_max, ping_group_range_min, sysctl_get
 from netstack._skb cimport SkBuff, sk_buff, skb_clone, skb_network_header, skb_pool
 from netstack.proto._icmp cimport icmp_out_count
-from netstack.proto._icmp_err cimport icmp_convert, icmp_error, ip_local_error, ip_rt_update_pmtu, sk_update_pmtu, sock_icmp_error
+from netstack.proto._icmp_err cimport (
+    icmp_convert, icmp_error, ip_local_error, ip_rt_update_pmtu, sk_update_pmtu, sock_icmp_error,
+)
 from netstack.proto._inet cimport (
-    ICMP_ECHO, ICMP_ECHOREPLY, ICMP_HLEN, IP_DF, IP_HLEN, IPPROTO_ICMP, RTN_LOCAL, RTN_MULTICAST, ip_daddr, ip_ihl, ip_saddr,
+    ICMP_ECHO, ICMP_ECHOREPLY, ICMP_HLEN, IP_DF, IP_HLEN, IPPROTO_ICMP, RTN_LOCAL, RTN_MULTICAST, ip_daddr, ip_ihl,
+    ip_saddr,
 )
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb, skb_checksum
 from netstack.proto._raw cimport raw_rcv
@@ -34,8 +37,8 @@ from netstack.proto._route cimport inet_addr_type, rtable
 from netstack.proto._udp_out cimport ip_dont_fragment, ip_generic_getfrag, udp_autobind, udp_route
 from netstack.proto._udp_prot cimport udp_connect, udp_mtu
 from netstack.sock._sock cimport (
-    AF_INET, IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, SEND_SHUTDOWN, SOCK_DGRAM, SOCKF_BOUND, SOCKF_CLOSED, SOCKF_CONNECTED,
-    SOCKF_FREEBIND, SOCKF_REUSEADDR, proto, sock, sock_msg,
+    AF_INET, IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, SEND_SHUTDOWN, SOCK_DGRAM, SOCKF_BOUND, SOCKF_CLOSED,
+    SOCKF_CONNECTED, SOCKF_FREEBIND, SOCKF_REUSEADDR, proto, sock, sock_msg,
 )
 from netstack.sock._table cimport table_of, table_remove, udp_table
 from netstack.sock._wake cimport sock_take_err
@@ -189,7 +192,8 @@ cdef int ping_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
         return -EINVAL
     if not msg.has_addr and not load_acquire32(&sk.flags) & SOCKF_CONNECTED:
         return -EDESTADDRREQ
-    rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr, msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
+    rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
+                   msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
     if rc:
         return rc
     if msg.len + IP_HLEN > 0xFFFF or (msg.len + IP_HLEN > rt.mtu

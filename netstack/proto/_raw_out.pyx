@@ -97,7 +97,8 @@ cdef int raw_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
         return -EMSGSIZE
     if not msg.has_addr and not load_acquire32(&sk.flags) & SOCKF_CONNECTED:
         return -EDESTADDRREQ
-    rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr, msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
+    rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
+                   msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
     if rc:
         return rc
     if load_acquire32(&sk.flags) & SOCKF_HDRINCL:

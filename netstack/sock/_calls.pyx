@@ -31,6 +31,13 @@ cdef int fail(int errno) except -1:
     raise OSError(errno, strerror(errno).decode())
 
 
+cdef bint wants_protocol(const proto *prot, int protocol) noexcept:
+    """Is the number the protocol's own, its default (0), or one of the many that raw sockets take?"""
+    if prot.protocol:
+        return protocol == 0 or protocol == <int>prot.protocol
+    return 0 < protocol <= 255
+
+
 cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner) except NULL:
     """Make a socket of a type and an IP protocol, 0 for the type's own. ``owner`` is the Socket object."""
     cdef proto *prot = <proto *>net.ptr.protos
@@ -40,17 +47,16 @@ cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner)
     cdef sock *sk
     if prot == NULL:
         raise OSError(ENETDOWN, "the host is closed, or has no protocols yet")
+    if protocol == -1:
+        protocol = 0               # the standard library's default
     while prot != NULL and not (prot.family == <u32>family and prot.type == <u32>type
-                                and (protocol != 0 or prot.protocol != 0)
-                                and protocol in (0, <int>prot.protocol) + ((protocol,) if prot.protocol == 0 else ())):
+                                and wants_protocol(prot, protocol)):
         known_family = known_family or prot.family == <u32>family
         known_type = known_type or (prot.family == <u32>family and prot.type == <u32>type)
         prot = prot.next
     if prot == NULL:
         fail(EAFNOSUPPORT if not known_family else EINVAL if not 0 <= protocol < IPPROTO_MAX
              else EPROTONOSUPPORT if known_type else ESOCKTNOSUPPORT)
-    if protocol >= 256:
-        fail(EPROTONOSUPPORT if protocol < IPPROTO_MAX else EINVAL)
     sk = sk_alloc(net.ptr, prot)
     if sk == NULL:
         raise MemoryError

@@ -8,7 +8,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
-from netstack.socket import ICMP_FILTER, IP_HDRINCL, IP_MTU_DISCOVER, IP_RECVERR, SOL_RAW
+from netstack.socket import ICMP_FILTER, IP_MTU_DISCOVER, IP_RECVERR, SOL_RAW
 from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC, ping
 from tests.sock.rig import checksum, rig, udp_frame
 from tests.sock.test_errqueue import error, quote, so_error
@@ -59,8 +59,8 @@ def what_can_be_made(w):
                 names = kernel.SO_TYPE, kernel.SO_PROTOCOL, kernel.SO_DOMAIN
                 out.append((kind, proto, [sock.getsockopt(level, name) for name in names]))
                 out.append((sock.getsockname(), attempt(sock.getpeername)))
-                out.append(attempt(sock.getsockopt, kernel.SOL_IP, IP_HDRINCL))
-                out.append(attempt(sock.setsockopt, kernel.SOL_IP, IP_HDRINCL, 1))
+                out.append(attempt(sock.getsockopt, kernel.SOL_IP, kernel.IP_HDRINCL))
+                out.append(attempt(sock.setsockopt, kernel.SOL_IP, kernel.IP_HDRINCL, 1))
     return out
 
 
