@@ -93,6 +93,8 @@ cdef struct ifaddr:
 cdef struct net_device_ops:
     # Consumes skb. 0, or a negative errno when the frame was dropped (and freed, and counted).
     int (*ndo_start_xmit)(void *skb, net_device *dev) noexcept nogil
+    # Write the address filters anew, as promiscuity, all_multicast and mc say. NULL: the device takes everything.
+    void (*ndo_set_rx_mode)(net_device *dev) noexcept nogil
 
 cdef struct net_device_stats:
     # One writer each: the CPU of the queue (rx_*), the holder of the transmit lock (tx_*).
@@ -119,6 +121,8 @@ cdef struct net_device:
     ifaddr addr[MAX_ADDRS]
     char name[16]
     u64 features                   # NETIF_F_*
+    u32 promiscuity                # how many ask for every frame
+    u32 all_multicast              # how many ask for every group's frames
     net_device_stats stats
 
 cpdef enum netif_features:
@@ -193,6 +197,8 @@ cdef struct net:
     void *ip                       # proto/_ip_output.pxd
     void *icmp                     # proto/_icmp.pxd
     void *udp                      # sock/_table.pxd, the table of the UDP protocol
+    void *packet                   # sock/_packet.pxd
+    u32 packet_wanted              # packet sockets: 1 for ETH_P_ALL, 2 for one EtherType
     void *raw                      # proto/_raw.pxd
     void *ping                     # proto/_ping.pyx
     void *protos                   # sock/_sock.pxd: a struct proto for each kind of socket [inetsw]

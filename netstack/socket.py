@@ -4,8 +4,8 @@ The one difference is that a socket belongs to a host: `host.socket()` makes one
 `socket(host)`. Instances are accepted wherever a socket's `fileno()` is all that counts: `select`,
 `selectors`, asyncio (`add_reader`, `sock_recvfrom`, `create_datagram_endpoint(sock=...)`), trio.
 
-Here are datagram sockets of IPv4: UDP, ping and raw. Names are not looked up: an address is four numbers,
-`"localhost"`, `""` for any address, or `"<broadcast>"`.
+Here are sockets of IPv4 (UDP, ping, raw), and AF_PACKET for whole frames. Names are not looked up: an
+address is four numbers, `"localhost"`, `""` for any address, or `"<broadcast>"`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ SOL_RAW = 255
 ICMP_FILTER = 1
 IP_RECVORIGDSTADDR = 20
 UDP_SEGMENT = 103
+SOL_PACKET = 263
+PACKET_ADD_MEMBERSHIP = 1
+PACKET_DROP_MEMBERSHIP = 2
+PACKET_STATISTICS = 6
+PACKET_IGNORE_OUTGOING = 23
+PACKET_MR_MULTICAST = 0
+PACKET_MR_PROMISC = 1
+PACKET_MR_ALLMULTI = 2
 UDP_GRO = 104
 
 
@@ -90,7 +98,7 @@ class socket(Socket):  # type: ignore[no-redef]
 
     @property
     def family(self) -> _stdlib.AddressFamily:
-        """AF_INET."""
+        """AF_INET or AF_PACKET."""
         return _stdlib.AddressFamily(super().family)
 
     @property

@@ -9,7 +9,7 @@ Kernel   igb_configure(), igb_set_rx_mode(), drivers/net/ethernet/intel/igb/igb_
 
 from libc.string cimport memset
 
-from netstack._abi cimport fetch_and32, u8, u32, u64
+from netstack._abi cimport load_acquire32, fetch_and32, u8, u32, u64
 from netstack._net cimport NETIF_F_HW_VLAN_CTAG_RX
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
 from netstack.device._igb_nic cimport IGB_MAX_FRAME, igb_nic
@@ -99,9 +99,9 @@ cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil:
     cdef u32 rctl = E1000_RCTL_EN | E1000_RCTL_BAM | E1000_RCTL_LPE
     cdef u32 hash, i
     cdef u32 words[IGB_MTA_WORDS]
-    if adapter.promisc:
+    if adapter.promisc or load_acquire32(&adapter.dev.promiscuity):
         rctl |= E1000_RCTL_UPE | E1000_RCTL_MPE
-    elif adapter.allmulti:
+    elif adapter.allmulti or load_acquire32(&adapter.dev.all_multicast):
         rctl |= E1000_RCTL_MPE
     memset(words, 0, sizeof(words))
     for i in range(adapter.nr_mc):

@@ -19,7 +19,7 @@ from posix.stdlib cimport posix_memalign
 from netstack._abi cimport u8, u32, u64
 from netstack._net cimport (
     IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM,
-    NETIF_F_RXHASH, Net,
+    NETIF_F_RXHASH, Net, net_device,
 )
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
 from netstack.device._igb_nic cimport ether_addr_to_u64, igb_nic_create, igb_nic_destroy
@@ -33,7 +33,7 @@ from netstack.driver._igb cimport (
     igb_rx_ring, igb_rx_unused, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, lowest_latency,
 )
 from netstack.driver._igb_hw cimport (
-    igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable,
+    igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable, igb_set_rx_mode,
 )
 from netstack.driver._igb_itr cimport igb_write_itr
 from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_irq, igb_clean_rx_ring
@@ -273,6 +273,15 @@ cdef void igb_close(igb_adapter *adapter) noexcept:
 
 # ---- probe
 
+cdef void igb_ndo_set_rx_mode(net_device *dev) noexcept nogil:
+    """Write the filters anew: somebody asked for more frames, or for fewer. [igb_set_rx_mode()]"""
+    cdef igb_adapter *adapter = <igb_adapter *>dev.priv
+    cpu_take(adapter.sd)
+    if dev.flags & IFF_UP:
+        igb_set_rx_mode(adapter)
+    cpu_release(adapter.sd)
+
+
 cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac) except NULL:
     """Find the NIC, and make a device of it, closed yet. [igb_probe(), igb_sw_init()]"""
     cdef igb_adapter *adapter = <igb_adapter *>calloc(1, sizeof(igb_adapter))
@@ -290,6 +299,7 @@ cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes 
     adapter.nic.hw.fire_arg = adapter
     adapter.rx_itr_setting = 3
     adapter.ops.ndo_start_xmit = igb_xmit_frame
+    adapter.ops.ndo_set_rx_mode = igb_ndo_set_rx_mode
     adapter.dev.net = n.ptr
     adapter.dev.priv = adapter
     adapter.dev.ops = &adapter.ops

@@ -10,13 +10,16 @@ Kernel   __netif_receive_skb_core(), dev_add_pack(), __dev_queue_xmit(), net/cor
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove
 
-from netstack._abi cimport add_relaxed64, get_be16, likely, load_acquire_ptr, u8, u16, u32, unlikely
+from netstack._abi cimport add_relaxed64, get_be16, likely, load_acquire32, load_acquire_ptr, u8, u16, u32, unlikely
 from netstack._counters cimport (
     SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNHANDLED_PROTO,
 )
 from netstack._net cimport ETH_HLEN, IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
-from netstack._skb cimport PACKET_OTHERHOST, PACKET_OUTGOING, kfree_skb_reason, skb_clone, skb_headlen, skb_pull
+from netstack._skb cimport (
+    PACKET_OTHERHOST, PACKET_OUTGOING, consume_skb, kfree_skb_reason, skb_clone, skb_headlen, skb_pull,
+)
 from netstack.netif._tap cimport tap_deliver
+from netstack.sock._packet cimport packet_deliver
 
 cdef enum:
     VLAN_VID_MASK = 0x0FFF
@@ -96,6 +99,8 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     """
     cdef ptype_table *table = <ptype_table *>n.ptypes
     cdef packet_type *ptype
+    cdef u32 wanted = load_acquire32(&n.packet_wanted)
+    cdef u32 taken = 0
     sd.processed += 1
     if unlikely(skb.protocol == ETH_P_8021Q) and not skb.vlan_present and not skb_vlan_untag(skb):
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
@@ -103,12 +108,19 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     skb.network_header = <u16>(skb.data - skb.head)
     if unlikely(load_acquire_ptr(&n.taps) != NULL):
         tap_deliver(n, skb, sd.now)
+    if unlikely(wanted & 1):
+        taken = packet_deliver(n, skb, sd, True)
     if unlikely(table.all_python):
         copy_to_python(n, skb, sd)
     if unlikely(skb.vlan_present or eth_type_vlan(skb.protocol)) and not vlan_do_receive(skb):
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
         return
+    if unlikely(wanted & 2):
+        taken += packet_deliver(n, skb, sd, False)
     ptype = ptype_find(table, skb.protocol)
+    if unlikely(ptype == NULL and taken):
+        consume_skb(skb)               # somebody had it
+        return
     if unlikely(ptype == NULL):
         if skb.dev != NULL:
             add_relaxed64(&skb.dev.stats.rx_dropped, 1)
@@ -150,6 +162,10 @@ cdef int dev_xmit(void *p) noexcept nogil:
     if unlikely(load_acquire_ptr(&dev.net.taps) != NULL):
         skb.pkt_type = PACKET_OUTGOING
         tap_deliver(dev.net, skb, dev.net.clock(dev.net.clock_arg))
+    if unlikely(load_acquire32(&dev.net.packet_wanted) & 1):
+        skb.pkt_type = PACKET_OUTGOING
+        packet_deliver(dev.net, skb, NULL, True)
+    skb.for_taps = 0
     return dev.ops.ndo_start_xmit(skb, dev)
 
 

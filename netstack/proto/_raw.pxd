@@ -8,7 +8,7 @@ from netstack.sock._sock cimport proto, sock
 
 cdef struct raw_table:             # n.raw; under the lock of the host's table of sockets
     proto prot
-    sock *head[256]                # by IP protocol
+    sock *head[256]                # by the low byte of the IP protocol
 
 cdef int raw_local_deliver(net *n, sk_buff *skb) noexcept nogil
 cdef int raw_rcv(net *n, sock *sk, sk_buff *skb) noexcept nogil

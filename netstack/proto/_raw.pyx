@@ -77,7 +77,7 @@ cdef int raw_local_deliver(net *n, sk_buff *skb) noexcept nogil:
     spin_lock(&sockets.lock)
     sk = table.head[iph[IP_PROTO]]
     while sk != NULL:
-        if raw_v4_match(sk, saddr, daddr, dif):
+        if sk.num == iph[IP_PROTO] and raw_v4_match(sk, saddr, daddr, dif):
             if rmem_alloc(sk) >= sk.rcvbuf:
                 add_relaxed32(&sk.drops, 1)
             else:
@@ -137,10 +137,10 @@ cdef int raw_hash(sock *sk) noexcept nogil:
     if sk.protocol == IPPROTO_RAW:
         fetch_or32(&sk.flags, SOCKF_HDRINCL)
     spin_lock(&sockets.lock)
-    sk.next = table.head[sk.num]
-    store_release_ptr(<void **>&table.head[sk.num], sk)
+    sk.next = table.head[sk.num & 0xFF]
+    store_release_ptr(<void **>&table.head[sk.num & 0xFF], sk)
     fetch_or32(&sk.flags, SOCKF_BOUND)
-    raw_protocol_used(sk.n, sk.num, True)
+    raw_protocol_used(sk.n, sk.num & 0xFF, True)
     spin_unlock(&sockets.lock)
     return 0
 
@@ -151,12 +151,12 @@ cdef void raw_unhash(sock *sk) noexcept nogil:
     cdef udp_table *sockets = table_of(sk)
     cdef sock **link
     spin_lock(&sockets.lock)
-    link = &table.head[sk.num]
+    link = &table.head[sk.num & 0xFF]
     while link[0] != sk:
         link = &link[0].next
     store_release_ptr(<void **>link, sk.next)
-    if table.head[sk.num] == NULL:
-        raw_protocol_used(sk.n, sk.num, False)
+    if table.head[sk.num & 0xFF] == NULL:
+        raw_protocol_used(sk.n, sk.num & 0xFF, False)
     table_remove(sk)
     spin_unlock(&sockets.lock)
 
@@ -255,7 +255,7 @@ def err(Net n not None, SkBuff skb not None, bytes quoted not None, u32 kind, u3
     spin_lock(&sockets.lock)
     sk = table.head[iph[IP_PROTO]]
     while sk != NULL:
-        if raw_v4_match(sk, ip_daddr(iph), ip_saddr(iph), dif):
+        if sk.num == iph[IP_PROTO] and raw_v4_match(sk, ip_daddr(iph), ip_saddr(iph), dif):
             raw_err(sk, &error)
         sk = sk.next
     spin_unlock(&sockets.lock)

@@ -28,6 +28,7 @@ from netstack.proto.arp import NeighTimers
 from netstack.proto.frag import Fqdir, FragTimers
 from netstack.proto.ip import ip_local_out
 from netstack.proto.route import RTN, Routes
+from netstack.sock import _packet
 from netstack.sock._calls import sockets
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Inet:
         _udp_prot.init(net)
         _ping.init(net)
         _raw.init(net)
+        _packet.init(net)
         self.frags = Fqdir(net)
         self.hooks = Hooks(net)
         self.protocols: dict[int, net_protocol] = dict(PROTOCOLS)

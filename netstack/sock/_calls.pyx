@@ -16,6 +16,8 @@ from libc.string cimport strerror
 from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u16, u32, u64
 from netstack._net cimport Net
 from netstack.sock._address cimport format_ipv4, parse_sockaddr
+from netstack.sock._packet cimport AF_PACKET
+from netstack.sock._packet_addr cimport packet_bind_to
 from netstack.sock._sock cimport (
     SOCK_RAW, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sk_close, sk_free, sock, sock_queued,
 )
@@ -35,7 +37,7 @@ cdef bint wants_protocol(const proto *prot, int protocol) noexcept:
     """Is the number the protocol's own, its default (0), or one of the many that raw sockets take?"""
     if prot.protocol:
         return protocol == 0 or protocol == <int>prot.protocol
-    return 0 < protocol <= 255
+    return prot.any_protocol or 0 < protocol < IPPROTO_MAX
 
 
 cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner) except NULL:
@@ -76,6 +78,8 @@ cdef int inet_bind(sock *sk, object address) except -1:
     cdef u32 addr = 0
     cdef u16 port = 0
     cdef int rc
+    if sk.prot.family == AF_PACKET:
+        return packet_bind_to(sk, address)
     parse_sockaddr(address, "bind", &addr, &port)
     if not load_acquire32(&sk.flags) & SOCKF_FREEBIND and not addr_is_ours(sk.n, addr, sk.bound_dev_if):
         fail(EADDRNOTAVAIL)
@@ -92,6 +96,8 @@ cdef int inet_connect(sock *sk, object address) except 1:
     """Choose the peer: 0 or a negative errno."""
     cdef u32 addr = 0
     cdef u16 port = 0
+    if sk.prot.family == AF_PACKET:
+        return sk.prot.connect(sk, 0, 0)
     parse_sockaddr(address, "connect", &addr, &port)
     return sk.prot.connect(sk, addr, port)
 

@@ -20,6 +20,8 @@ from netstack._net cimport ip_default_ttl, net_device, rmem_max, sysctl_get, wme
 from netstack.sock._calls cimport fail
 from netstack.sock._errqueue cimport sock_purge_err
 from netstack.sock._filter cimport sk_attach_filter, sk_detach_filter
+from netstack.sock._packet cimport AF_PACKET
+from netstack.sock._packet_addr cimport packet_get, packet_set
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT,
     SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, SOCKF_BROADCAST, SOCKF_FREEBIND, SOCKF_NO_CHECK,
@@ -131,6 +133,10 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
     """Set an option from bytes; EINVAL for a wrong length or value, ENOPROTOOPT for an unknown name."""
     cdef object key = (level, name)
     cdef int number
+    if sk.prot.family == AF_PACKET and level == sk.prot.level:
+        return packet_set(sk, name, value, size)
+    if sk.prot.family == AF_PACKET and level == SOL_IP:
+        return fail(ENOPROTOOPT)
     if level == SOL_SOCKET and name in (SO_RCVTIMEO, SO_SNDTIMEO):
         return set_timeout(sk, name, value, size)
     if level == SOL_SOCKET and name == SO_BINDTODEVICE:
@@ -244,6 +250,12 @@ cdef object get_option(sock *sk, int level, int name, int size):
     """Give an option as an int, or as at most ``size`` bytes when that is not 0."""
     cdef object key = (level, name)
     cdef int number
+    if sk.prot.family == AF_PACKET and level == SOL_IP:
+        return fail(ENOPROTOOPT)
+    if sk.prot.family == AF_PACKET and level == sk.prot.level:
+        found = packet_get(sk, name, size)
+        if found is not None:
+            return found
     if level == SOL_SOCKET and name in LONG:
         return get_long(sk, name, size)
     if key in FLAGS:
@@ -280,7 +292,7 @@ cdef int get_number(sock *sk, int name) except? -1:
     if name == SO_PROTOCOL:
         return <int>sk.protocol
     if name == SO_DOMAIN:
-        return 2                   # AF_INET
+        return <int>sk.prot.family
     if name == SO_ACCEPTCONN:
         return 0
     return fail(ENOPROTOOPT)

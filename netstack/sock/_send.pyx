@@ -16,6 +16,8 @@ from netstack._abi cimport u8
 from netstack.sock._address cimport parse_sockaddr
 from netstack.sock._calls cimport fail
 from netstack.sock._cmsg cimport get_cmsgs
+from netstack.sock._packet cimport AF_PACKET
+from netstack.sock._packet_addr cimport packet_destination
 from netstack.sock._sock cimport sock_iov
 
 
@@ -76,7 +78,10 @@ cdef Py_ssize_t send_buffers(sock *sk, object buffers, object ancdata, int flags
         msg.nr_iov = n
         get_cmsgs(ancdata, &msg)
         if address is not None:
-            parse_sockaddr(address, "sendmsg", &msg.daddr, &msg.dport)
+            if sk.prot.family == AF_PACKET:
+                packet_destination(sk, address, "sendmsg")
+            else:
+                parse_sockaddr(address, "sendmsg", &msg.daddr, &msg.dport)
             msg.has_addr = True
         return send_message(sk, &msg, flags)
     finally:

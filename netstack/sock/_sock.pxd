@@ -119,6 +119,7 @@ cdef struct proto:
     u32 family                     # AF_*
     u32 protocol                   # IPPROTO_*; 0: the socket says which
     int level                      # SOL_* of its own options
+    bint any_protocol              # protocol 0 is one too: nothing is received
     bint accounts                  # receive memory counts for net.ipv4.udp_mem
     int in_datagrams               # the counter of what applications have read; MIB_NR for none
     # 0 or a negative errno, all of them. `init` makes the rest of a new socket; NULL for none.
@@ -188,6 +189,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     sock *all_next                 # every socket of the host
     sock *all_prev
     sk_buff_head error_queue       # sock/_errqueue.pyx; under lock
+    void *priv                     # the family's own; freed with the socket
     void *filter                   # sock/_filter.pxd: sk_filter, NULL for none
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it

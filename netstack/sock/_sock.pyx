@@ -87,4 +87,5 @@ cdef void reuse_free(sock *sk) noexcept nogil:
 cdef void sk_free(sock *sk) noexcept nogil:
     """Free a closed socket that no thread is inside of any more."""
     free(sk.filter)
+    free(sk.priv)
     free(sk)

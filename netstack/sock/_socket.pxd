@@ -19,6 +19,7 @@ cdef class Socket:
     cdef object __weakref__
 
     cdef sock *open(self) except NULL
+    cdef object peer_name(self, u64 peer)
     cdef sk_buff *first(self, int flags) except? NULL
     cdef Py_ssize_t read_into(self, object buffer, Py_ssize_t nbytes, int flags, str name, u64 *peer,
                               bint *came) except -1

@@ -18,7 +18,7 @@ from cpython.buffer cimport PyBuffer_Release
 from cpython.number cimport PyNumber_Index
 from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
 
-from netstack._abi cimport load_acquire32, u64
+from netstack._abi cimport load_acquire32, unlikely, u64
 from netstack._net cimport Net
 from netstack._skb cimport sk_buff
 from netstack.sock._address cimport make_sockaddr, parse_sockaddr, peer_of, peers_clear
@@ -29,17 +29,18 @@ from netstack.sock._calls cimport (
     fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
 )
 from netstack.sock._options cimport get_option, set_option_value
+from netstack.sock._packet cimport AF_PACKET
+from netstack.sock._packet_addr cimport packet_destination, packet_name, packet_peer
 from netstack.sock._queue cimport sock_first, sock_frames
 from netstack.sock._recv cimport (
     MSG_ERRQUEUE, MSG_TRUNC, copy_out, data_left, get_writable, peer_key, recv_end, recv_message, recv_wait,
     take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
-from netstack.sock._sock cimport SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg
+from netstack.sock._sock cimport AF_INET, SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg
 from netstack.sock._wake cimport sock_poll_fd
 
 cdef enum:
-    AF_INET = 2
     SOCK_NONBLOCK = 0x800
 
 cdef object missing = object()
@@ -100,11 +101,15 @@ cdef class Socket:
     def getsockname(self):
         """Give the local address."""
         cdef sock *sk = self.open()
+        if sk.prot.family == AF_PACKET:
+            return packet_name(sk)
         return make_sockaddr(sk.rcv_saddr if sk.rcv_saddr else sk.saddr, sk.num)
 
     def getpeername(self):
         """Give the peer's address."""
         cdef sock *sk = self.open()
+        if sk.prot.family == AF_PACKET:
+            fail(EOPNOTSUPP)
         if sk.dport == 0:
             fail(ENOTCONN)
         return make_sockaddr(sk.daddr, sk.dport)
@@ -123,6 +128,12 @@ cdef class Socket:
             if skb != NULL:
                 return skb
         return recv_wait(self.open(), self.timeout_ns, flags)
+
+    cdef object peer_name(self, u64 peer):
+        """Give a peer's address: (host, port), or what AF_PACKET has."""
+        if unlikely(peer == 0) and self.memory.prot.family == AF_PACKET:
+            return packet_peer(self.memory)
+        return peer_of(&self.peers, peer)
 
     def recv(self, Py_ssize_t bufsize, int flags=0, /):
         """Receive a datagram, at most ``bufsize`` bytes of it."""
@@ -145,7 +156,7 @@ cdef class Socket:
             return b"", None
         peer = peer_key(SOCK_CB(skb))
         data = take_bytes(self.memory, skb, bufsize, flags)
-        return data, peer_of(&self.peers, peer)
+        return data, self.peer_name(peer)
 
     def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
         """Receive a datagram into a writable buffer; give its length."""
@@ -158,7 +169,7 @@ cdef class Socket:
         cdef u64 peer = 0
         cdef bint came
         size = self.read_into(buffer, nbytes, flags, "recvfrom_into", &peer, &came)
-        return size, peer_of(&self.peers, peer) if came else None
+        return size, self.peer_name(peer) if came else None
 
     cdef Py_ssize_t read_into(self, object buffer, Py_ssize_t nbytes, int flags, str name, u64 *peer,
                               bint *came) except -1:
@@ -196,7 +207,7 @@ cdef class Socket:
             return b"", [], 0, None
         peer = peer_key(SOCK_CB(skb))
         data, ancillary, msg_flags = recv_message(self.memory, skb, NULL, 0, bufsize, ancbufsize, flags)
-        return data, ancillary, msg_flags, peer_of(&self.peers, peer)
+        return data, ancillary, msg_flags, self.peer_name(peer)
 
     def recvmsg_into(self, buffers, Py_ssize_t ancbufsize=0, int flags=0, /):
         """Receive a datagram into several writable buffers: (bytes, ancillary data, flags, address)."""
@@ -219,7 +230,7 @@ cdef class Socket:
                 return 0, [], 0, None
             peer = peer_key(SOCK_CB(skb))
             data, ancillary, msg_flags = recv_message(self.memory, skb, views, n, room, ancbufsize, flags)
-            return data, ancillary, msg_flags, peer_of(&self.peers, peer)
+            return data, ancillary, msg_flags, self.peer_name(peer)
         finally:
             while n:
                 n -= 1
@@ -250,8 +261,11 @@ cdef class Socket:
             number = PyNumber_Index(flags)
         empty_message(&msg)
         if address is not self.sent_to:
-            parse_sockaddr(address, "sendto", &self.sent_addr, &self.sent_port)
-            self.sent_to = address
+            if sk.prot.family == AF_PACKET:
+                packet_destination(sk, address, "sendto")
+            else:
+                parse_sockaddr(address, "sendto", &self.sent_addr, &self.sent_port)
+                self.sent_to = address
         msg.has_addr = True
         msg.daddr = self.sent_addr
         msg.dport = self.sent_port
@@ -385,8 +399,8 @@ cdef class Socket:
 
     @property
     def family(self):
-        """AF_INET."""
-        return AF_INET
+        """AF_INET or AF_PACKET."""
+        return self.memory.prot.family if self.memory != NULL else AF_INET
 
     @property
     def type(self):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import netstack.socket as ours
+from tests.memory_host import memory_host
 from tests.netns import fresh_netns
 from tests.sock.rig import rig
 from tools._oracle.kernel import NAME, Kernel
@@ -90,6 +91,30 @@ def our_world(fast: bool) -> Iterator[Ours]:
                 sock.close()
 
 
+class OurHost(Ours):
+    """A whole host, NIC and device core too."""
+
+    dev = NAME
+
+    def give(self, *frames: Any) -> list[Any]:
+        return [reply for frame in frames for reply in self.host.put(bytes(frame))]
+
+    def settle(self) -> None:
+        self.host.host.run()
+
+
+@contextmanager
+def our_host(fast: bool) -> Iterator[OurHost]:
+    with memory_host(fast_path=fast) as host:
+        host.meet()
+        world = OurHost(host, lambda *args: ours.socket(host.host, *args))
+        try:
+            yield world
+        finally:
+            for sock in world.made:
+                sock.close()
+
+
 @contextmanager
 def kernel_world() -> Iterator[Theirs]:
     with fresh_netns():
@@ -130,11 +155,11 @@ class Cases(dict[str, Callable[[World], Any]]):
         return function
 
 
-def same(case: Callable[[World], Any]) -> None:
+def same(case: Callable[[World], Any], world_of: Any = our_world) -> None:
     """Run a case in the kernel, and twice here; all three must agree."""
     with kernel_world() as world:
         theirs = case(world)
     for fast in (True, False):
-        with our_world(fast) as world:
+        with world_of(fast) as world:
             mine = case(world)
         assert mine == theirs, f"fast={fast}"

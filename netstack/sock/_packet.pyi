@@ -1,0 +1,3 @@
+from netstack._net import Net
+
+def init(n: Net) -> None: ...
