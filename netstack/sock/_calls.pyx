@@ -67,7 +67,8 @@ cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner)
     table_add(sk)
     rc = prot.init(sk) if prot.init != NULL else 0
     if rc:
-        sk_close(sk)
+        with nogil:
+            sk_close(sk)
         sk_free(sk)
         fail(-rc)
     return sk

@@ -267,13 +267,15 @@ cdef int packet_init_sock(sock *sk) noexcept nogil:
     cdef packet_table *table = <packet_table *>sk.n.packet
     cdef udp_table *sockets = table_of(sk)
     sk.priv = calloc(1, sizeof(packet_sock))
+    if sk.priv == NULL:
+        return -ENOMEM
     sk.protocol = (sk.protocol & 0xFF) << 8 | sk.protocol >> 8 & 0xFF
     spin_lock(&sockets.lock)
     sk.next = table.head
     table.head = sk
     spin_unlock(&sockets.lock)
     packet_watch(sk.n)
-    return 0 if sk.priv != NULL else -ENOMEM
+    return 0
 
 
 cdef void packet_watch(net *n) noexcept nogil:
@@ -317,9 +319,10 @@ cdef void packet_unhash(sock *sk) noexcept nogil:
     cdef sock **link = &table.head
     cdef u32 i
     spin_lock(&sockets.lock)
-    while link[0] != sk:
+    while link[0] != NULL and link[0] != sk:
         link = &link[0].next
-    link[0] = sk.next
+    if link[0] != NULL:
+        link[0] = sk.next
     table_remove(sk)
     spin_unlock(&sockets.lock)
     packet_watch(sk.n)
