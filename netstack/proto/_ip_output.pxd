@@ -35,8 +35,9 @@ cdef u32 skb_checksum(const sk_buff *skb, u32 offset, u32 size, u32 csum) noexce
 cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off) noexcept nogil
 cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,
                          const u8 *opt, u32 optlen) noexcept nogil
-# Send a packet whose IP header, `ihl` bytes, an application made. [raw_send_hdrinc()]
-cdef int ip_send_hdrinc(net *n, sk_buff *skb, const rtable *rt, u32 ihl) noexcept nogil
+# Send a program's packet whose header stands, past Python's hooks. Consumes skb. 0, or a negative errno.
+cdef int ip_local_out(net *n, sk_buff *skb) noexcept nogil
+cdef u16 ip_select_ident(net *n, u32 daddr, u32 saddr, u8 protocol) noexcept nogil
 # The rest of the way for a packet whose header stands (it was forwarded).
 cdef int ip_output(net *n, sk_buff *skb) noexcept nogil
 

@@ -15,7 +15,7 @@ from libc.errno cimport EMSGSIZE, ENOBUFS
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
-    fetch_add32, get_be16, get_be32, likely, put_be16, put_be32, u8, u16, u32, u64, unlikely,
+    fetch_add32, get_be16, likely, put_be16, put_be32, u8, u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_block_add, csum_partial, ip_fast_csum
 from netstack._counters cimport (
@@ -175,12 +175,18 @@ cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u
 
 cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off) noexcept nogil:
     """Send a transport header and its data. ``ttl`` 0 is ip_default_ttl; ``frag_off`` is IP_DF or 0. [ip_send_skb()]"""
-    cdef ip_state *state = <ip_state *>n.ip
-    cdef int err
     if likely(not n.nf_hooks & NF_OUT_BITS) or skb.len + IP_HLEN > 0xFFFF:
         return ip_send_skb_opt(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
     mib_inc(n, skb.slot, IpOutRequests)
+    return ip_local_out(n, skb)
+
+
+cdef int ip_local_out(net *n, sk_buff *skb) noexcept nogil:
+    cdef ip_state *state = <ip_state *>n.ip
+    cdef int err
+    if likely(not n.nf_hooks & NF_OUT_BITS):
+        return ip_output(n, skb)
     skb.pkt_type = PACKET_OUTGOING
     err = state.local_out(state.local_out_arg, skb)
     if err:
@@ -195,28 +201,6 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
         return -EMSGSIZE
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, opt, optlen)
     mib_inc(n, skb.slot, IpOutRequests)
-    if unlikely(n.nf_hooks & NF_OUT_BITS):
-        skb.pkt_type = PACKET_OUTGOING
-        n.to_python(n, skb)
-        return 0
-    return ip_output(n, skb)
-
-
-cdef int ip_send_hdrinc(net *n, sk_buff *skb, const rtable *rt, u32 ihl) noexcept nogil:
-    cdef u8 *iph = skb.data
-    cdef u16 check
-    skb.network_header = <u16>(iph - skb.head)
-    skb.transport_header = <u16>(skb.network_header + ihl)
-    use_route(skb, rt)
-    (<ip_out_cb *>skb.cb).mtu = rt.dev.mtu
-    if get_be32(iph + IP_SADDR) == 0:
-        put_be32(iph + IP_SADDR, rt.saddr)
-    put_be16(iph + IP_TOTLEN, <u16>skb.len)
-    if get_be16(iph + IP_ID) == 0:
-        put_be16(iph + IP_ID, ip_select_ident(n, ip_daddr(iph), get_be32(iph + IP_SADDR), iph[IP_PROTO]))
-    put_be16(iph + IP_CSUM, 0)
-    check = ip_fast_csum(iph, ihl >> 2)
-    memcpy(iph + IP_CSUM, &check, 2)
     if unlikely(n.nf_hooks & NF_OUT_BITS):
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)

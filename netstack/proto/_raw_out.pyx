@@ -8,15 +8,22 @@ Kernel   raw_sendmsg(), raw_send_hdrinc(), net/ipv4/raw.c
 """
 
 from libc.errno cimport EBADF, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOBUFS, EPIPE
+from libc.string cimport memcpy
 
-from netstack._abi cimport load_acquire32, u8, u16, u32
+from netstack._abi cimport get_be16, load_acquire32, put_be16, put_be32, u8, u16, u32
+from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport IpOutDiscards
-from netstack._net cimport SLOT_PROCESS, mib_inc
+from netstack._net cimport SLOT_PROCESS, mib_inc, net
 from netstack._skb cimport consume_skb, sk_buff
 from netstack.proto._icmp cimport icmp_out_count
 from netstack.proto._icmp_err cimport ip_local_error
-from netstack.proto._inet cimport IP_DF, IP_HLEN, IP_PROTO, IPPROTO_ICMP, RTN_MULTICAST, ip_ihl
-from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_hdrinc, ip_send_skb
+from netstack.proto._inet cimport (
+    IP_CSUM, IP_DF, IP_HLEN, IP_ID, IP_PROTO, IP_SADDR, IP_TOTLEN, IPPROTO_ICMP, RTN_MULTICAST, ip_daddr, ip_ihl,
+    ip_saddr,
+)
+from netstack.proto._ip_output cimport (
+    ip_alloc_skb, ip_local_out, ip_out_cb, ip_select_ident, ip_send_skb, use_route,
+)
 from netstack.proto._route cimport rtable
 from netstack.proto._udp_out cimport ip_dont_fragment, ip_generic_getfrag, udp_route
 from netstack.sock._sock cimport (
@@ -30,6 +37,24 @@ cdef int may_send(sock *sk) noexcept nogil:
     if err:
         return -<int>err
     return -EPIPE if load_acquire32(&sk.shutdown) & SEND_SHUTDOWN else 0
+
+
+cdef void complete_header(net *n, sk_buff *skb, const rtable *rt, u32 ihl) noexcept nogil:
+    """Put into an IP header, ``ihl`` bytes, what the application left out."""
+    cdef u8 *iph = skb.data
+    cdef u16 check
+    skb.network_header = <u16>(iph - skb.head)
+    skb.transport_header = <u16>(skb.network_header + ihl)
+    use_route(skb, rt)
+    (<ip_out_cb *>skb.cb).mtu = rt.dev.mtu
+    if ip_saddr(iph) == 0:
+        put_be32(iph + IP_SADDR, rt.saddr)
+    put_be16(iph + IP_TOTLEN, <u16>skb.len)
+    if get_be16(iph + IP_ID) == 0:
+        put_be16(iph + IP_ID, ip_select_ident(n, ip_daddr(iph), ip_saddr(iph), iph[IP_PROTO]))
+    put_be16(iph + IP_CSUM, 0)
+    check = ip_fast_csum(iph, ihl >> 2)
+    memcpy(iph + IP_CSUM, &check, 2)
 
 
 cdef int raw_send_hdrinc(sock *sk, const sock_msg *msg, const rtable *rt) noexcept nogil:
@@ -56,7 +81,8 @@ cdef int raw_send_hdrinc(sock *sk, const sock_msg *msg, const rtable *rt) noexce
         return -EINVAL
     if skb.data[IP_PROTO] == IPPROTO_ICMP and msg.len >= ihl + 8:
         icmp_out_count(sk.n, SLOT_PROCESS, skb.data[ihl])
-    return ip_send_hdrinc(sk.n, skb, rt, ihl)
+    complete_header(sk.n, skb, rt, ihl)
+    return ip_local_out(sk.n, skb)
 
 
 cdef int raw_send(sock *sk, const sock_msg *msg, const rtable *rt) noexcept nogil:
