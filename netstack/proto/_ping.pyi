@@ -1,5 +1,10 @@
+from typing import final
+
 from netstack._net import Net
 from netstack._skb import SkBuff
+
+@final
+class Ping: ...
 
 def init(n: Net) -> None: ...
 def rcv(n: Net, skb: SkBuff) -> int: ...

@@ -1,5 +1,10 @@
+from typing import final
+
 from netstack._net import Net
 from netstack._skb import SkBuff
+
+@final
+class Raw: ...
 
 def init(n: Net) -> None: ...
 def local_deliver(n: Net, skb: SkBuff) -> bool: ...
