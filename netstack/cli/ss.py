@@ -18,8 +18,10 @@ def _arguments(parser: Parser) -> None:
         "-u",
         "--udp",
         action="store_true",
-        help="UDP sockets, which all are; no column Netid",
+        help="UDP sockets; alone, without the column Netid",
     )
+    add("-w", "--raw", action="store_true", help="raw and ping sockets")
+    add("--packet", action="store_true", help="packet sockets")
     add("-a", "--all", action="store_true", help="unconnected ones as well")
     add("-l", "--listening", action="store_true", help="unconnected ones only")
     add("-n", "--numeric", action="store_true", help="ports as numbers")
@@ -34,6 +36,8 @@ def _arguments(parser: Parser) -> None:
 def ss(args: Namespace) -> int:
     """Print the sockets that the flags select."""
     rows: list[dict[str, Any]] = ask(args, "sockets")
+    if wanted := kinds(args):
+        rows = [row for row in rows if row["proto"] in wanted]
     if not args.all:
         rows = [row for row in rows if bool(row["peer"]) != args.listening]
     if args.json:
@@ -41,6 +45,12 @@ def ss(args: Namespace) -> int:
     else:
         print_sockets(rows, args)
     return 0
+
+
+def kinds(args: Namespace) -> set[str]:
+    """Give the kinds of socket that the flags name; none for all."""
+    named = {"udp": args.udp, "raw": args.raw, "icmp": args.raw, "packet": args.packet}
+    return {kind for kind, wanted in named.items() if wanted}
 
 
 def _as_json(row: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +100,7 @@ def print_sockets(rows: Iterable[dict[str, Any]], args: Namespace) -> None:
             text.rjust(width) if n in (4, 6) else text.ljust(width)
             for n, (text, width) in enumerate(zip(line, widths, strict=True))
         )
-        netid = "" if args.udp else f"{netid} "
+        netid = "" if kinds(args) == {"udp"} else f"{netid} "
         text = f"{netid}{state} {recv} {send} {local_}:{lport} {peer_}:{pport} {process}"
         text = text.rstrip()
         separator = " " if args.oneline else "\n\t "

@@ -70,3 +70,15 @@ def test_json_is_a_list_of_objects(two, good):
     assert row["local"] == {"address": "10.0.0.2", "port": 5000}
     assert row["skmem"]["rcv_buf"] == 212992
     assert row["skmem"]["drops"] == 3
+
+
+def test_a_kind_can_be_asked_for(host, good):
+    host.socks = [udp_socket(9) | {"proto": kind} for kind in ("udp", "raw", "icmp", "packet")]
+
+    def shown(*flags):
+        return [row["netid"] for row in good("ss", "-a", "--json", *flags)]
+
+    assert shown() == ["udp", "raw", "icmp", "packet"]
+    assert shown("-u") == ["udp"]
+    assert shown("-w") == ["raw", "icmp"]
+    assert shown("-u", "--packet") == ["udp", "packet"]
