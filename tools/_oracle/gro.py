@@ -143,7 +143,7 @@ def run_fuzz(
     report = Report()
     for number, name in enumerate(SETTINGS):
         with Pair.open(name) as pair:
-            turn = seed
+            turn = seed * 100_000
             while report.frames < count * (number + 1) // len(SETTINGS):
                 sent = [packet.bytes() for packet in frames(events(Random(turn)))]
                 judge(report, pair, f"{name}, seed {turn}", sent)

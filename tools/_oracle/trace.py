@@ -1,8 +1,8 @@
 """Why the kernel dropped a packet: the tracepoint skb:kfree_skb, read from tracefs.
 
 An instance of its own, with the events of this thread only. What interrupts this thread may free
-packets of others, so an event counts only for a packet that came in here (net:netif_receive_skb)
-and was not sent by this host to itself (net:netif_rx).
+packets of others, so an event counts only for a packet that came off the TAP: the first that
+net:netif_receive_skb tells of after a write. What comes later this host has sent to itself.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+NAME = b"tap0\0"  # of the device
 TRACING = Path("/sys/kernel/tracing")
-EVENTS = ("skb/kfree_skb", "net/netif_receive_skb", "net/netif_rx")
+EVENTS = ("skb/kfree_skb", "skb/consume_skb", "net/netif_receive_skb")
 PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
 # Linux frees these packets without a word why. Ours have a reason each.
 UNSAID = "NOT_SPECIFIED"
@@ -42,7 +43,7 @@ class DropReasons:
     def __init__(self) -> None:
         (cpu,) = os.sched_getaffinity(0)
         self.path = TRACING / "instances" / f"netstack-{threading.get_native_id()}"
-        self.path.mkdir()
+        self.path.mkdir(exist_ok=True)  # one that was killed may have left it
         (self.path / "tracing_on").write_text("0")
         (self.path / "buffer_size_kb").write_text("1024")
         (self.path / "set_event_pid").write_text(str(threading.get_native_id()))
@@ -54,19 +55,19 @@ class DropReasons:
         self.reason = offset(text, "reason")
         text = (events / "net/netif_receive_skb/format").read_text()
         self.come, self.come_skb = event_id(text), offset(text, "skbaddr")
-        text = (events / "net/netif_rx/format").read_text()
-        self.looped, self.looped_skb = event_id(text), offset(text, "skbaddr")
+        text = (events / "skb/consume_skb/format").read_text()
+        self.used, self.used_skb = event_id(text), offset(text, "skbaddr")
         for event in EVENTS:
             (events / event / "enable").write_text("1")
         raw = self.path / f"per_cpu/cpu{cpu}/trace_pipe_raw"
         self.fd = os.open(raw, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         (self.path / "tracing_on").write_text("1")
         self.alive: set[int] = set()
-        self.looping: set[int] = set()
 
     def take(self) -> Counter[str]:
-        """Give the reasons of what was dropped since the last call."""
+        """Give the reasons of what was dropped since the last call; one frame was written meanwhile."""
         found: Counter[str] = Counter()
+        first = True
         while True:
             try:
                 page = os.read(self.fd, 4096)
@@ -78,11 +79,10 @@ class DropReasons:
                 (kind,) = struct.unpack_from("<H", data)
                 if kind == self.come:
                     (skb,) = struct.unpack_from("<Q", data, self.come_skb)
-                    (self.looping.discard if skb in self.looping else self.alive.add)(skb)
-                elif kind == self.looped:
-                    (skb,) = struct.unpack_from("<Q", data, self.looped_skb)
-                    self.looping.add(skb)
-                    self.alive.discard(skb)
+                    (self.alive.add if first and NAME in data else self.alive.discard)(skb)
+                    first = first and NAME not in data
+                elif kind == self.used:
+                    self.alive.discard(*struct.unpack_from("<Q", data, self.used_skb))
                 elif kind == self.drop:
                     (skb,) = struct.unpack_from("<Q", data, self.drop_skb)
                     (reason,) = struct.unpack_from("<I", data, self.reason)
