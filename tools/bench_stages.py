@@ -59,26 +59,32 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def ip_frame(protocol: int, body: bytes, mac: str = HOST_MAC, to: str = HOST) -> bytes:
-    """Give a frame from the peer."""
+def ip_frame(
+    protocol: int, body: bytes, mac: str = HOST_MAC, to: str = HOST, source: str = PEER
+) -> bytes:
+    """Give a frame from the peer, or from another address behind it."""
     head = struct.pack(
         "!BBHHHBBH4s4s",
         *(0x45, 0, 20 + len(body), 1, 0x4000, 64, protocol, 0),
-        *(socket.inet_aton(PEER), socket.inet_aton(to)),
+        *(socket.inet_aton(source), socket.inet_aton(to)),
     )
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
     return bytes.fromhex(mac + PEER_MAC + "0800") + head + body
 
 
 def udp_frame(
-    size: int, sport: int = 4000, dport: int = PORT, mac: str = HOST_MAC, to: str = HOST
+    size: int,
+    sport: int = 4000,
+    mac: str = HOST_MAC,
+    to: str = HOST,
+    source: str = PEER,
 ) -> bytes:
     """Give a datagram of ``size`` bytes from the peer."""
     data = bytes(range(256)) * (size // 256 + 1)
-    head = struct.pack("!HHHH", sport, dport, 8 + size, 0)
-    pseudo = socket.inet_aton(PEER) + socket.inet_aton(to) + struct.pack("!HH", 17, 8 + size)
+    head = struct.pack("!HHHH", sport, PORT, 8 + size, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(to) + struct.pack("!HH", 17, 8 + size)
     head = head[:6] + struct.pack("!H", checksum(pseudo + head + data[:size]) or 0xFFFF)
-    return ip_frame(17, head + data[:size], mac, to)
+    return ip_frame(17, head + data[:size], mac, to, source)
 
 
 def ping_frame() -> bytes:

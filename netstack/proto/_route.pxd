@@ -32,7 +32,7 @@ cdef struct fib_table:             # never changed once published
     fib_entry hash[1]
 
 cdef enum:
-    FIB_HINTS = 64                 # pairs of addresses that a CPU remembers
+    FIB_HINTS = 512                # pairs of addresses that a CPU remembers
 
 cdef struct fib_hint:              # packets from saddr to daddr through dev are for us
     net_device *dev
