@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from netstack.host import CLASS_BYTES, CPU_POOL, PROCESS_POOL
 from tests.test_stages import debug_build, load, tool
 
 __all__ = ["tool"]
@@ -46,12 +45,3 @@ def test_memory_of_idle_sockets_and_of_a_host(scale: ModuleType) -> None:
     assert used["socket"] < 2048
     assert used["host"] < 40 * MIB
     assert used["files"] < 100  # an idle socket has no file descriptor before fileno()
-
-
-def test_the_pools_of_a_host_end_below_40_mib() -> None:
-    pools = sum(
-        size * count
-        for pool in (CPU_POOL, PROCESS_POOL)
-        for size, count in zip(CLASS_BYTES, pool, strict=True)
-    )
-    assert pools < 36 * MIB
