@@ -10,8 +10,11 @@ import heapq
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from netstack._counters import skb_drop_reason
 
 if TYPE_CHECKING:
     from netstack.host import Host
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("netstack")
 
 BATCH = 64
+PAUSE = 0.0005  # seconds that readers get when sockets lose most of a batch
 
 
 class Timer:
@@ -116,8 +120,17 @@ class KWorker:
 
     def _main(self) -> None:
         host = self.host
+        lost = host.net.fate(skb_drop_reason.SKB_DROP_REASON_SOCKET_RCVBUFF)
         while not self._stop:
-            if self.step():
+            if done := self.step():
+                before, lost = (
+                    lost,
+                    host.net.fate(skb_drop_reason.SKB_DROP_REASON_SOCKET_RCVBUFF),
+                )
+                if done == BATCH and (lost - before) * 2 > done:
+                    time.sleep(
+                        PAUSE
+                    )  # those who read need the GIL, or all of this is for nothing
                 continue
             due = self.next_deadline()
             host.seam.wait(None if due is None else max(0.0, (due - host.net.now()) / 1e9))

@@ -22,6 +22,7 @@ KERNEL_MAP = ROOT / "docs" / "kernel-map.md"
 STAGES = ("device", "driver", "irq", "napi", "netif", "nf", "proto", "sock")
 # Where names are declared, or listed for people, rather than counted.
 TABLES = {"_counters.pxd", "_counters.pyi", "drops.py", "stats.py", "procfs.py", "nstat.py"}
+TABLES |= {"_softirq.pyx", "kworker.py"}  # they read what others count
 
 HEAD = """\
 # Counters, drop reasons, tunables

@@ -32,7 +32,7 @@ from netstack._net cimport (
 from netstack._skb cimport pool_state, queue_init, skb_pool_create
 from netstack.device._device cimport hw_device
 from netstack.irq._irq cimport irq_resume, irq_suspend, irq_watch, look_at_wires
-from netstack.irq._softirq cimport hw_busy
+from netstack.irq._softirq cimport frames_lost, hw_busy
 from netstack.irq._thread cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN,
     TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake,
@@ -97,7 +97,7 @@ cdef void cpu_run(softnet_data *sd) noexcept nogil:
             look_at_wires(sd)      # no interrupt would tell of frames that this pass takes off the wire
         if not sd.receive(sd):
             break
-        if load_acquire32(&sd.want_role):
+        if load_acquire32(&sd.want_role) or sd.overloaded:
             break
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
@@ -204,24 +204,53 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
 
 cdef enum:
     MAX_EVENTS = 16
+    PAUSE_NS = 500_000
+    PAUSE_WORTH = 16               # frames that were taken since the last pause
+    NO_PAUSE_NS = 20_000_000
+
+
+cdef bint pause_for_readers(softnet_data *sd) noexcept nogil:
+    """Under overload leave frames on the wire for a moment, where a loss costs nothing. True when it is time to sleep.
+
+    The readers get the core meanwhile, and what they have read makes room for what comes next. If nobody has read
+    anything since the last pause, it was for nothing, and there is none for a while.
+    """
+    cdef u64 now, taken
+    if not sd.overloaded:
+        return False
+    sd.overloaded = 0
+    now = monotonic_ns()
+    taken = sd.processed - frames_lost(sd)
+    if now < sd.no_pause_until:
+        return False
+    if taken - sd.paused_taken < PAUSE_WORTH:
+        sd.no_pause_until = now + NO_PAUSE_NS
+    sd.paused_taken = taken
+    if now < sd.no_pause_until:
+        return False
+    sd.pauses += 1
+    irq_watch(sd, PAUSE_NS)
+    irq_suspend(sd, -1)
+    return True
 
 
 cdef void *ksoftirqd(void *arg) noexcept nogil:
     """The CPU's own thread: be the CPU while there is work, poll a little longer, sleep."""
     cdef softnet_data *sd = <softnet_data *>arg
     cdef long long ns
-    cdef bint given                # to an application that asks for the role
+    cdef bint given                # the wires, to applications
     thread_setup(sd.cpu)
     store_release32(&sd.tid, <u32>gettid())
     cpu_take(sd)
     while not load_acquire32(&sd.stop):
         cpu_run(sd)
         sd.idle_since = monotonic_ns()
-        if not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
+        given = not sd.irq_suspended and pause_for_readers(sd)
+        if not given and not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
             note_gap(sd)
             continue
-        given = load_acquire32(&sd.want_role) != 0
-        if given:
+        if load_acquire32(&sd.want_role):
+            given = True
             irq_suspend(sd, -1)
         store_seq32(&sd.sleeping, 1)
         fence()
@@ -354,7 +383,7 @@ cdef class Cpu:
             "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
             "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
             "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
-            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "tid": sd.tid,
+            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "pauses": sd.pauses, "tid": sd.tid,
         }
 
     def softirqs(self):

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Offer a host more than it can take: how much still arrives, and how soon it is back to normal.
+
+    sudo tools/bench_overload.py                       # every side at 0.5 to 3 times its peak
+    sudo tools/bench_overload.py --sides recvfrom slow --seconds 2 --repeat 5 --json
+
+First the rate is raised until a side no longer keeps up: the most that arrives is its peak. Then it
+is offered parts and multiples of that, in turn, and last half of it right after the most. Sides:
+
+    recvfrom     recvfrom() in Python, the application polls the NIC itself
+    slow         the same with the fast path off: every packet goes through the Python layers
+    epoll        an epoll loop on fileno(), one recvfrom() a wake-up
+    asyncio      Host.create_datagram_endpoint()
+    echo         recvfrom() and sendto()
+
+Sockets have Linux's default SO_RCVBUF. What one sender's core can't offer is left out. Runs in a
+network namespace of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import select
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchlib import (
+    HOST,
+    NOTHING,
+    PORT,
+    by_asyncio,
+    by_recvfrom,
+    enter_namespace,
+    our_socket,
+    print_json,
+    print_machine,
+    print_rows,
+    tap,
+)
+
+SIDES = ["recvfrom", "slow", "epoll", "asyncio", "echo"]
+FACTORS = [0.5, 1.0, 1.5, 2.0, 3.0]
+RCVBUF = 212992 // 2  # twice that is the default
+PKTGEN = str(Path(__file__).with_name("pktgen.py"))
+FIRST, STEP, LAST = 40e3, 1.4, 1.6e6  # rates tried for the peak
+
+
+def by_epoll(sock: Any, going: Callable[[], bool]) -> int:
+    """Receive one datagram a wake-up, as event loops do."""
+    sock.setblocking(False)
+    poll, recvfrom, got = select.epoll(), sock.recvfrom, 0
+    with poll:
+        poll.register(sock.fileno(), select.EPOLLIN)
+        while True:
+            if poll.poll(0.1):
+                with contextlib.suppress(*NOTHING):
+                    recvfrom(2048)
+                    got += 1
+            elif not going():
+                return got
+
+
+def by_echo(sock: Any) -> int:
+    """Send back until nothing comes."""
+    recvfrom, sendto, got = sock.recvfrom, sock.sendto, 0
+    with contextlib.suppress(*NOTHING):
+        while True:
+            data, peer = recvfrom(2048)
+            sendto(data, peer)
+            got += 1
+    return got
+
+
+def take(side: str, sock: Any, host: Any, going: Callable[[], bool]) -> int:
+    """Take datagrams until the sender has ended and nothing more comes."""
+    if side == "asyncio":
+        return asyncio.run(by_asyncio(host.create_datagram_endpoint, sock, going))
+    if side == "epoll":
+        return by_epoll(sock, going)
+    call, got = by_echo if side == "echo" else by_recvfrom, 0
+    while going():
+        got += call(sock)
+    return got
+
+
+class Side:
+    """One way of receiving, on a host of its own for each run."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        self.name, self.args = name, args
+
+    def run(self, *rates: float) -> list[tuple[float, float]]:
+        """Offer these rates one right after the other to one host: (offered, arrived) of each, a second."""
+        tunables = {"fast_path": 0} if self.name == "slow" else {}
+        out = []
+        with tap() as wire, our_socket(wire, **tunables) as (sock, host):
+            for at, rate in enumerate(rates):
+                if at:  # asyncio has closed its socket
+                    sock = host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                with sock:
+                    if at:
+                        sock.bind((HOST, PORT))
+                        sock.settimeout(0.2)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RCVBUF)
+                    out.append(self.one(sock, host, rate))
+        return out
+
+    def one(self, sock: Any, host: Any, rate: float) -> tuple[float, float]:
+        command = [sys.executable, PKTGEN, HOST, "--port", str(PORT), "--mode", "gso", "--json"]
+        command += ["--rate", str(rate), "--seconds", str(self.args.seconds)]
+        command += ["--size", str(self.args.size)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
+            got = take(self.name, sock, host, lambda: sender.poll() is None)
+            sent = json.load(sender.stdout)[0]  # type: ignore[arg-type]
+        seconds = sent["seconds"]
+        return sent["packets"] / seconds, got / seconds
+
+    def peak(self) -> float:
+        """Raise the rate until the side no longer keeps up; the most that arrived."""
+        best, rate = 0.0, FIRST
+        while rate < LAST:
+            offered, arrived = self.run(rate)[0]
+            best = max(best, arrived)
+            if arrived < 0.8 * offered:
+                break
+            rate *= STEP
+        return best
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Find the peaks, then run the factors in turn; a row a side and factor."""
+    rows = []
+    for side in (Side(name, args) for name in args.sides):
+        peak = side.peak()
+        runs: dict[float, list[tuple[float, float]]] = {factor: [] for factor in FACTORS}
+        back = []
+        for _ in range(args.repeat):
+            for factor in FACTORS[:-1]:
+                runs[factor].append(side.run(factor * peak)[0])
+            most, after = side.run(FACTORS[-1] * peak, FACTORS[0] * peak)
+            runs[FACTORS[-1]].append(most)
+            back.append(after)
+        runs = {**runs, 0.0: back}
+        arrived = {f: statistics.median(run[1] for run in all_) for f, all_ in runs.items()}
+        best = max(peak, *arrived.values())
+        for factor, all_ in runs.items():
+            offered = statistics.median(run[0] for run in all_)
+            rows.append(
+                {
+                    "side": side.name,
+                    "offered": f"{factor} x peak"
+                    if factor
+                    else f"{FACTORS[0]}, after the most",
+                    "kpps": round(offered / 1e3, 1),
+                    "arrived": round(arrived[factor] / 1e3, 1),
+                    "of offered": round(arrived[factor] / offered, 3),
+                    "of peak": round(arrived[factor] / best, 3),
+                }
+            )
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, metavar="SIDE")
+    parser.add_argument("--size", type=int, default=18, metavar="BYTES")
+    parser.add_argument("--seconds", type=float, default=1, help="a run")
+    parser.add_argument("--repeat", type=int, default=3, help="runs a side and factor")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    if not enter_namespace("bench_overload"):
+        return 2
+    start = time.monotonic()
+    rows = measure(args)
+    if args.json:
+        print_json(overload=rows)
+        return 0
+    print_machine(
+        f"overload, {args.size} bytes, {args.seconds:g} s a run, medians of {args.repeat} runs "
+        f"in turn; thousands a second; {time.monotonic() - start:.0f} s in all"
+    )
+    print_rows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
