@@ -30,7 +30,7 @@ def run(name: str) -> str:
 
 def test_every_example_is_run_here():
     named = {"two_hosts.py", "scapy_on_a_wire.py", "own_protocols.py", "asyncio_echo.py"}
-    named |= {"memory_wire.py", "full_socket.py", "echo.py"}
+    named |= {"batches.py", "memory_wire.py", "full_socket.py", "echo.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == named
 
 
@@ -69,6 +69,15 @@ def test_echo_is_an_app():
             out, _ = host.communicate(timeout=30)
     assert host.returncode == 0
     assert out.endswith("balanced\n")
+
+
+@pytest.mark.tap
+def test_batches():
+    with fresh_netns():
+        out = run("batches.py")
+    assert "lists: 100 datagrams, the last (b'99', ('10.0.0.1', 4000))" in out
+    assert "records: 100 datagrams, the last b'99' from 10.0.0.1 4000" in out
+    assert "endpoint: 100 answers, the last b'99'" in out
 
 
 def test_two_hosts():
