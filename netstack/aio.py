@@ -2,7 +2,8 @@
 
 A wake-up hands the protocol everything that is queued, up to a bound that keeps the loop fair: then
 the other callbacks of the loop get their turn, and it goes on. What the protocol sends meanwhile is
-collected and leaves in batches.
+collected and leaves in batches. Before it leaves, the loop's thread looks at the wires itself, as the
+CPU: while datagrams keep coming, no other thread takes them off.
 
 Any event loop will do that has add_reader, call_soon and create_future: asyncio's own, and uvloop.
 """
@@ -60,6 +61,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._closing = False
         self._lost = 0
         self._reading = False
+        self._polling = False
         self._rest: Iterator[tuple[bytes, Address]] = iter(())
         self._collect = False
         self._out: list[tuple[bytes, Address | None]] = []
@@ -104,7 +106,9 @@ class DatagramTransport(asyncio.DatagramTransport):
                 try:
                     batch = sock.recv_batch(CHUNK)
                 except (BlockingIOError, InterruptedError):
-                    return
+                    self._polling = sock.poll_cpu()
+                    if not self._polling:
+                        return
                 except OSError as error:
                     if sock.closed:  # by the host
                         self._force_close(error)
@@ -113,8 +117,10 @@ class DatagramTransport(asyncio.DatagramTransport):
                 else:
                     self._rest = iter(batch)
                     self._deliver()
-                    if len(batch) < CHUNK:
-                        return
+            if (
+                self._polling
+            ):  # the wires are ours: nobody else would tell of the next frame soon
+                self._loop.call_soon(self._read_ready)
         except (
             BaseException
         ):  # KeyboardInterrupt: what the protocol did not get it gets next time

@@ -179,10 +179,17 @@ cdef Py_ssize_t recv_packets(sock *sk, sk_buff *skb, Py_buffer *data, Py_buffer 
 
 cdef Py_ssize_t send_messages(sock *sk, sock_msg *msgs, u32 count, int *err) noexcept:
     """Hand messages to the protocol; how many it sent."""
-    cdef u32 sent
+    cdef u32 sent = 0
     err[0] = 0
     with nogil:
-        sent = sk.prot.sendmmsg(sk, msgs, count, err)
+        if sk.prot.sendmmsg != NULL:
+            sent = sk.prot.sendmmsg(sk, msgs, count, err)
+        else:
+            while sent < count:
+                err[0] = sk.prot.sendmsg(sk, &msgs[sent])
+                if err[0]:
+                    break
+                sent += 1
     return sent
 
 

@@ -18,7 +18,7 @@ from cpython.buffer cimport PyBuffer_Release
 from cpython.number cimport PyNumber_Index
 from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
 
-from netstack._abi cimport load_acquire32, unlikely, u64
+from netstack._abi cimport load_acquire32, monotonic_ns, unlikely, u64
 from netstack._net cimport Net
 from netstack._skb cimport sk_buff
 from netstack.sock._address cimport make_sockaddr, parse_sockaddr, peer_of, peers_clear
@@ -37,13 +37,26 @@ from netstack.sock._recv cimport (
     take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
-from netstack.sock._sock cimport AF_INET, SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg
+from netstack.sock._sock cimport (
+    AF_INET, SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg, sock_readable,
+)
 from netstack.sock._wake cimport sock_poll_fd
 
 cdef enum:
     SOCK_NONBLOCK = 0x800
 
 cdef object missing = object()
+
+
+cdef sock *batch_of(sock *sk) except NULL:
+    """Refuse batches where addresses are not those of IPv4."""
+    if sk.prot.family != AF_INET:
+        fail(EOPNOTSUPP)
+    return sk
+
+
+cdef bint has_something(void *sk) noexcept nogil:
+    return sock_readable(<sock *>sk)
 
 
 @cython.no_gc_clear
@@ -284,6 +297,7 @@ cdef class Socket:
         no more will come.
         """
         cdef sk_buff *skb
+        batch_of(self.open())
         check_batch(n, "recv_batch", flags)
         if bufsize < 0:
             raise ValueError("negative buffersize in recv_batch")
@@ -300,6 +314,7 @@ cdef class Socket:
         """
         cdef Py_buffer data, records
         cdef sk_buff *skb
+        batch_of(self.open())
         get_writable(buffer, &data, "recv_batch_into")
         try:
             get_records(packets, &records, True, "recv_batch_into")
@@ -312,13 +327,27 @@ cdef class Socket:
         finally:
             PyBuffer_Release(&data)
 
+    def poll_cpu(self):
+        """Be the CPU for a moment, and take what is on the wires; True when something can be received.
+
+        Then the wires are left to this thread: it should receive, and poll again until this gives False.
+        """
+        cdef sock *sk = self.open()
+        cdef u64 now
+        cdef bint got = False
+        if sk.n.busy_loop != NULL:
+            with nogil:
+                now = monotonic_ns()
+                got = sk.n.busy_loop(sk.n, sk, has_something, &sk.idle, now, now) == 0
+        return got
+
     def send_batch(self, messages, int flags=0):
         """Send a sequence of (data, address); None as address is the peer. Give how many were sent.
 
         The errors are those of sendto(), for the first message. One that fails later ends the batch, and
         shows when it is the first of another call.
         """
-        return send_list(self.open(), messages, flags, &self.peers)
+        return send_list(batch_of(self.open()), messages, flags, &self.peers)
 
     def send_batch_from(self, buffer, packets, n=None, int flags=0):
         """Send the datagrams in ``buffer`` that the first ``n`` records of ``packets`` say; all if None.
@@ -326,7 +355,7 @@ cdef class Socket:
         The records are those of recv_batch_into(); address and port 0 are the peer. Give how many were
         sent; errors as with send_batch().
         """
-        return send_packets(self.open(), buffer, packets, n, flags)
+        return send_packets(batch_of(self.open()), buffer, packets, n, flags)
 
     # ---- settings
 

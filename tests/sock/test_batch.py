@@ -335,3 +335,11 @@ def test_a_batch_waits_for_the_neighbour_as_one_datagram_does():
         (asked,) = it.put()
         assert asked[12:14] == b"\x08\x06"
         assert [frame[42:43] for frame in it.put(arp_reply())] == [b"0", b"1", b"2"]
+
+
+def test_a_host_without_threads_is_not_polled_by_its_sockets(it):
+    sock = bound(it)
+    assert sock.poll_cpu() is False
+    sock.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sock.poll_cpu()
