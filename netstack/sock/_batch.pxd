@@ -12,6 +12,8 @@ cdef struct packet:                # a record of recv_batch_into() and send_batc
     u16 port
     u16 flags                      # MSG_TRUNC
 
+cdef sock *batch_of(sock *sk) except NULL
+cdef bint poll_as_cpu(sock *sk) noexcept
 cdef int check_batch(Py_ssize_t n, str caller, int flags) except -1
 cdef int get_records(object packets, Py_buffer *view, bint writable, str caller) except -1
 cdef list recv_list(sock *sk, sk_buff *skb, Py_ssize_t most, Py_ssize_t bufsize, peer_cache *peers)

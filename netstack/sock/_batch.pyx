@@ -20,7 +20,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EOPNOTSUPP
 from libc.stdlib cimport free, malloc
 
-from netstack._abi cimport u8, u64
+from netstack._abi cimport monotonic_ns, u8, u64
 from netstack._net cimport SLOT_PROCESS, mib_add
 from netstack._skb cimport SKB_GSO_UDP_L4, skb_pull
 from netstack.sock._address cimport peer_of, peer_parse
@@ -31,7 +31,7 @@ from netstack.sock._recv cimport (
     peer_key,
 )
 from netstack.sock._send cimport MSG_MORE, MSG_OOB, empty_message
-from netstack.sock._sock cimport SOCK_CB, sock_iov, sock_msg
+from netstack.sock._sock cimport AF_INET, SOCK_CB, sock_iov, sock_msg, sock_readable
 
 cdef enum:
     CHUNK = 64                     # datagrams between two looks at the lock
@@ -42,6 +42,28 @@ cdef struct received:
 
 if sizeof(packet) != 16:
     raise ImportError(f"a record of a batch is {sizeof(packet)} bytes, not 16")
+
+
+cdef sock *batch_of(sock *sk) except NULL:
+    """Refuse batches where addresses are not those of IPv4."""
+    if sk.prot.family != AF_INET:
+        fail(EOPNOTSUPP)
+    return sk
+
+
+cdef bint has_something(void *sk) noexcept nogil:
+    return sock_readable(<sock *>sk)
+
+
+cdef bint poll_as_cpu(sock *sk) noexcept:
+    """Be the CPU for a moment; True when something can be received."""
+    cdef bint got = False
+    cdef u64 now
+    if sk.n.busy_loop != NULL:
+        with nogil:
+            now = monotonic_ns()
+            got = sk.n.busy_loop(sk.n, sk, has_something, &sk.idle, now, now) == 0
+    return got
 
 
 cdef int check_batch(Py_ssize_t n, str caller, int flags) except -1:

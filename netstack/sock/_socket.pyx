@@ -18,12 +18,12 @@ from cpython.buffer cimport PyBuffer_Release
 from cpython.number cimport PyNumber_Index
 from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
 
-from netstack._abi cimport load_acquire32, monotonic_ns, unlikely, u64
+from netstack._abi cimport load_acquire32, unlikely, u64
 from netstack._net cimport Net
 from netstack._skb cimport sk_buff
 from netstack.sock._address cimport make_sockaddr, parse_sockaddr, peer_of, peers_clear
 from netstack.sock._batch cimport (
-    check_batch, get_records, recv_list, recv_packets, send_list, send_packets,
+    batch_of, check_batch, get_records, poll_as_cpu, recv_list, recv_packets, send_list, send_packets,
 )
 from netstack.sock._calls cimport (
     fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
@@ -37,26 +37,13 @@ from netstack.sock._recv cimport (
     take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
-from netstack.sock._sock cimport (
-    AF_INET, SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg, sock_readable,
-)
+from netstack.sock._sock cimport AF_INET, SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg
 from netstack.sock._wake cimport sock_poll_fd
 
 cdef enum:
     SOCK_NONBLOCK = 0x800
 
 cdef object missing = object()
-
-
-cdef sock *batch_of(sock *sk) except NULL:
-    """Refuse batches where addresses are not those of IPv4."""
-    if sk.prot.family != AF_INET:
-        fail(EOPNOTSUPP)
-    return sk
-
-
-cdef bint has_something(void *sk) noexcept nogil:
-    return sock_readable(<sock *>sk)
 
 
 @cython.no_gc_clear
@@ -332,14 +319,7 @@ cdef class Socket:
 
         Then the wires are left to this thread: it should receive, and poll again until this gives False.
         """
-        cdef sock *sk = self.open()
-        cdef u64 now
-        cdef bint got = False
-        if sk.n.busy_loop != NULL:
-            with nogil:
-                now = monotonic_ns()
-                got = sk.n.busy_loop(sk.n, sk, has_something, &sk.idle, now, now) == 0
-        return got
+        return poll_as_cpu(self.open())
 
     def send_batch(self, messages, int flags=0):
         """Send a sequence of (data, address); None as address is the peer. Give how many were sent.

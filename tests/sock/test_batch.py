@@ -8,7 +8,17 @@ from array import array
 
 import pytest
 
-from netstack.socket import MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, SHUT_RD, SO_RCVBUF, SOL_SOCKET
+from netstack.socket import (
+    AF_INET,
+    MSG_DONTWAIT,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SHUT_RD,
+    SO_RCVBUF,
+    SOCK_RAW,
+    SOL_SOCKET,
+    socket,
+)
 from tests.frames import OUR_IP, arp_reply
 from tests.memory_host import memory_host
 from tests.sock.rig import PEER_IP, rig, udp_frame
@@ -343,3 +353,13 @@ def test_a_host_without_threads_is_not_polled_by_its_sockets(it):
     sock.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         sock.poll_cpu()
+
+
+def test_a_raw_socket_sends_batches_too(it):
+    receiver = it.socket("127.0.0.1", 9000)
+    receiver.setblocking(False)
+    datagram = struct.pack("!4H", 5, 9000, 10, 0) + b"hi"
+    with socket(it, AF_INET, SOCK_RAW, 17) as raw:
+        assert raw.send_batch([(datagram, ("127.0.0.1", 0))] * 2) == 2
+        it.settle()
+    assert receiver.recv_batch(9) == [(b"hi", ("127.0.0.1", 5))] * 2
