@@ -137,6 +137,7 @@ cpdef enum skb_drop_reason:
     SKB_DROP_REASON_NEIGH_FAILED           # the neighbour does not answer
     SKB_DROP_REASON_NEIGH_QUEUEFULL        # too much waits for the neighbour
     SKB_DROP_REASON_NEIGH_CREATEFAIL       # the neighbour table is full
+    SKB_DROP_REASON_DEV_HDR                # what a virtual wire says about the frame is wrong (virtio_net_hdr)
     SKB_DROP_REASON_DEV_READY              # the device is closed or has no descriptor free
     SKB_DROP_REASON_GRO_DROP               # a frame of a merged packet that is malformed
     NIC_DROP_FILTER                        # the NIC's address filter did not match (RAL/RAH, MTA)

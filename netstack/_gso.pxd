@@ -2,9 +2,9 @@
 
 from libc.string cimport memcpy
 
-from netstack._abi cimport u8, u32
+from netstack._abi cimport u8, u16, u32
 from netstack._skb cimport (
-    SKB_GSO_FRAGLIST, SKB_GSO_NONE, SKB_GSO_TCPV4, sk_buff, skb_network_header,
+    SKB_GSO_DODGY, SKB_GSO_FRAGLIST, SKB_GSO_NONE, SKB_GSO_TCPV4, sk_buff, skb_network_header,
     skb_transport_header,
 )
 
@@ -38,4 +38,13 @@ cdef inline void gso_save(const sk_buff *skb, u8 tcp_flags) noexcept nogil:
     saved.ip_summed = skb.ip_summed
     saved.csum = skb.csum
 
+cdef inline bint skb_is_whole_gso(const sk_buff *skb) noexcept nogil:
+    """Tell whether the packet is several frames behind one set of headers, as a NIC coalesces them."""
+    return skb.gso_type & SKB_GSO_DODGY != 0
+
 cdef sk_buff *skb_gro_split(sk_buff *skb) noexcept nogil
+cdef sk_buff *skb_segment(sk_buff *skb) noexcept nogil
+cdef void skb_checksum_help(sk_buff *skb) noexcept nogil
+cdef u32 skb_gso_frames(const sk_buff *skb) noexcept nogil
+cdef u32 skb_gso_frame(const sk_buff *skb, u32 nr, u8 *to) noexcept nogil
+cdef void frame_checksum(u8 *frame, u32 size, u32 start, u32 offset) noexcept nogil

@@ -133,6 +133,9 @@ cpdef enum netif_features:
     NETIF_F_GRO_FRAGLIST = 16      # rx-gro-list
     NETIF_F_GRO_UDP_FWD = 32       # rx-udp-gro-forwarding
     NETIF_F_RXALL = 64
+    NETIF_F_GRO_HW = 128           # rx-gro-hw: coalesced frames come whole
+    NETIF_F_HW_CSUM = 256          # tx-checksum-ip-generic: checksums are left to the device
+    NETIF_F_GSO_UDP_L4 = 512       # tx-udp-segmentation: datagrams of UDP_SEGMENT leave whole
 
 cpdef enum iff:
     IFF_UP = 1

@@ -62,6 +62,9 @@ class netif_features(IntEnum):
     NETIF_F_GRO_FRAGLIST = 16
     NETIF_F_GRO_UDP_FWD = 32
     NETIF_F_RXALL = 64
+    NETIF_F_GRO_HW = 128
+    NETIF_F_HW_CSUM = 256
+    NETIF_F_GSO_UDP_L4 = 512
 
 class iff(IntEnum):
     IFF_UP = 1

@@ -7,6 +7,8 @@ are the sizes that Linux 6.18 charges for a frame off a TAP, so that SO_RCVBUF h
     frame bytes     up to 192    up to 640    more
     truesize        832          1280         2304     (256 for the sk_buff, the rest for data)
 
+A pool may have a fourth, of 66048 bytes, for frames that a NIC has coalesced (device/_igb_rsc.pyx).
+
 Ownership: whoever holds the pointer owns the packet and must pass it on or end it. A packet ends in exactly one way:
 ``kfree_skb_reason`` (dropped, with the reason), ``consume_skb`` (a protocol used it up), ``deliver_skb_done`` (an
 application has it). That call is also what keeps the ledger: frames off the wire = sum of the ends + frames queued.
@@ -31,6 +33,7 @@ cdef enum skb_class:
     SKB_SMALL = 0                  # copy-break: the driver copies the frame out and keeps its buffer
     SKB_MID = 1
     SKB_LARGE = 2                  # a receive buffer: the NIC wrote the frame right here
+    SKB_HUGE = 3                   # up to 64 KiB of coalesced frames; taken by name only, never instead of another
 
 cdef enum pkt_types:               # <linux/if_packet.h>
     PACKET_HOST = 0
@@ -51,6 +54,8 @@ cdef enum gso_types:
     SKB_GSO_TCPV4 = 1
     SKB_GSO_UDP_L4 = 2             # merged by UDP_GRO: equal datagrams of gso_size, the last may be shorter
     SKB_GSO_FRAGLIST = 4           # every element of frag_list is a whole packet with its own headers
+    SKB_GSO_DODGY = 8              # one set of headers for all: coalesced by a NIC, or not cut yet on the way out
+    SKB_GSO_TCPV6 = 16
 
 cdef struct skb_pool
 
@@ -111,7 +116,7 @@ cdef struct skb_pool:
     skb_pool *next                 # n.pools
     u32 slot                       # the owner: only what runs in this slot uses `free`
     u32 lock                       # process pools: any thread allocates, under this lock
-    skb_slab slab[SKB_CLASSES]
+    skb_slab slab[SKB_CLASSES + 1]
 
 cdef struct sk_buff_head:
     sk_buff *first
@@ -120,6 +125,7 @@ cdef struct sk_buff_head:
 
 
 cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept
+cdef int skb_pool_add_huge(skb_pool *pool, u32 count) except -1
 cdef sk_buff *skb_alloc_slow(skb_pool *pool, u32 cls) noexcept nogil
 cdef void kfree_skb_slow(sk_buff *skb, u32 fate) noexcept nogil
 cdef void skb_give_back(sk_buff *head) noexcept nogil

@@ -20,6 +20,29 @@ if sizeof(sk_buff) != SKB_STRUCT:
 # truesize less the sk_buff: kmalloc's 576 (the small-head cache), 1024 and 2048.
 cdef u32 *CLASS_SIZE = [832, 1280, 2304]
 
+cdef enum:
+    HUGE_SIZE = 66048              # sk_buff, headroom, a frame of 65553 bytes, and 64 that copies may read beyond
+
+
+cdef bint slab_reserve(skb_slab *slab, u32 size, u32 count) noexcept:
+    """Reserve room for ``count`` elements of ``size`` bytes. False when there is no memory."""
+    cdef void *base = mmap(NULL, <size_t>count * size + 64, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if base == MAP_FAILED:
+        return False
+    slab.size = size
+    slab.base = <u8 *>base
+    slab.count = count
+    poison(base, <size_t>count * size + 64)
+    return True
+
+
+cdef int skb_pool_add_huge(skb_pool *pool, u32 count) except -1:
+    """Give a pool ``count`` elements of 64 KiB, unless it has some. Before its owner runs."""
+    if pool.slab[<int>SKB_HUGE].base == NULL and not slab_reserve(&pool.slab[<int>SKB_HUGE], HUGE_SIZE, count):
+        raise MemoryError
+    return 0
+
 
 cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept:
     """Reserve a pool of ``counts[class]`` elements. NULL when there is no memory. Pages come when first used.
@@ -27,24 +50,15 @@ cdef skb_pool *skb_pool_create(net *n, u32 slot, const u32 *counts) noexcept:
     The pool lives as long as the host's struct net: a handle may hold a packet after its CPU has gone.
     """
     cdef skb_pool *pool = <skb_pool *>calloc(1, sizeof(skb_pool))
-    cdef skb_slab *slab
-    cdef void *base
     cdef u32 cls
     if pool == NULL:
         return NULL
     pool.n = n
     pool.slot = slot
     for cls in range(SKB_CLASSES):
-        slab = &pool.slab[cls]
-        slab.size = CLASS_SIZE[cls]
-        base = mmap(NULL, <size_t>counts[cls] * slab.size + 64, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        if base == MAP_FAILED:
+        if not slab_reserve(&pool.slab[cls], CLASS_SIZE[cls], counts[cls]):
             pool_destroy(pool)
             return NULL
-        slab.base = <u8 *>base
-        slab.count = counts[cls]
-        poison(base, <size_t>slab.count * slab.size + 64)
     pool.next = <skb_pool *>n.pools
     n.pools = pool
     n.pools_destroy = pools_destroy
@@ -64,7 +78,7 @@ cdef void pools_destroy(net *n) noexcept:
 cdef void pool_destroy(skb_pool *pool) noexcept:
     """Unmap a pool. Every packet of it must have ended."""
     cdef u32 cls
-    for cls in range(SKB_CLASSES):
+    for cls in range(SKB_CLASSES + 1):
         if pool.slab[cls].base != NULL:
             unpoison(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
             munmap(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
@@ -239,7 +253,7 @@ cdef u32 slab_free(skb_slab *slab) noexcept:
 cdef list pool_state(skb_pool *pool):
     """The pool by size class: a list of (bytes of an element, free, total)."""
     return [(pool.slab[<int>cls].size, slab_free(&pool.slab[<int>cls]), pool.slab[<int>cls].count)
-            for cls in range(SKB_CLASSES)]
+            for cls in range(SKB_CLASSES + 1) if pool.slab[<int>cls].count]
 
 
 @cython.final

@@ -42,8 +42,9 @@ _F = netif_features
 # In the order of ethtool -k. A line that is indented there is part of the group above it.
 FEATURES: tuple[Feature, ...] = (
     Feature("rx-checksumming", "rx-checksum", _F.NETIF_F_RXCSUM, short="rx"),
-    *_fixed("tx-checksum-ipv4 tx-checksum-ip-generic tx-checksum-ipv6 tx-checksum-fcoe-crc"),
-    *_fixed("tx-checksum-sctp"),
+    *_fixed("tx-checksum-ipv4"),
+    Feature("tx-checksum-ip-generic", "tx-checksum-ip-generic", _F.NETIF_F_HW_CSUM),
+    *_fixed("tx-checksum-ipv6 tx-checksum-fcoe-crc tx-checksum-sctp"),
     *_fixed("tx-scatter-gather tx-scatter-gather-fraglist", on=True),
     *_fixed("tx-tcp-segmentation tx-tcp-ecn-segmentation tx-tcp-mangleid-segmentation"),
     *_fixed("tx-tcp6-segmentation tx-tcp-accecn-segmentation"),
@@ -59,18 +60,22 @@ FEATURES: tuple[Feature, ...] = (
     *_fixed("tx-gre-segmentation tx-gre-csum-segmentation tx-ipxip4-segmentation"),
     *_fixed("tx-ipxip6-segmentation tx-udp_tnl-segmentation tx-udp_tnl-csum-segmentation"),
     *_fixed("tx-gso-partial tx-tunnel-remcsum-segmentation tx-sctp-segmentation"),
-    *_fixed("tx-esp-segmentation tx-udp-segmentation tx-gso-list tx-nocache-copy loopback"),
-    *_fixed("rx-fcs"),
+    *_fixed("tx-esp-segmentation"),
+    Feature("tx-udp-segmentation", "tx-udp-segmentation", _F.NETIF_F_GSO_UDP_L4),
+    *_fixed("tx-gso-list tx-nocache-copy loopback rx-fcs"),
     Feature("rx-all", "rx-all", _F.NETIF_F_RXALL),
     *_fixed("tx-vlan-stag-hw-insert rx-vlan-stag-hw-parse rx-vlan-stag-filter"),
     *_fixed("l2-fwd-offload hw-tc-offload esp-hw-offload esp-tx-csum-hw-offload"),
-    *_fixed("rx-udp_tunnel-port-offload tls-hw-tx-offload tls-hw-rx-offload rx-gro-hw"),
+    *_fixed("rx-udp_tunnel-port-offload tls-hw-tx-offload tls-hw-rx-offload"),
+    Feature("rx-gro-hw", "rx-gro-hw", _F.NETIF_F_GRO_HW),
     *_fixed("tls-hw-record"),
     Feature("rx-gro-list", "rx-gro-list", _F.NETIF_F_GRO_FRAGLIST),
     *_fixed("macsec-hw-offload"),
     Feature("rx-udp-gro-forwarding", "rx-udp-gro-forwarding", _F.NETIF_F_GRO_UDP_FWD),
     *_fixed("hsr-tag-ins-offload hsr-tag-rm-offload hsr-fwd-offload hsr-dup-offload"),
 )
+# What needs a wire with virtio headers (`netstack up --offload`).
+WIRE_FEATURES = _F.NETIF_F_GRO_HW | _F.NETIF_F_HW_CSUM | _F.NETIF_F_GSO_UDP_L4
 # A heading of ethtool -k, and the features below it: on when one of them is.
 GROUPS = {
     "tx-checksumming": tuple(f.name for f in FEATURES if f.name.startswith("tx-checksum-")),
@@ -136,7 +141,7 @@ def show_features(device: str, nic: Nic) -> list[dict[str, Any]]:
             on = any(active[part] for part in GROUPS[group])
             rows.append({"name": group, "active": on, "fixed": None, "requested": None})
         on = active[feature.name]
-        rows.append({"name": feature.name, "active": on, "fixed": not feature.bit})
+        rows.append({"name": feature.name, "active": on, "fixed": not _may_switch(feature, nic)})
         rows[-1]["requested"] = on
     return rows
 
@@ -238,15 +243,21 @@ def set_features(device: str, nic: Nic, values: Values) -> None:
             raise UsageError(message, hint=f"netstack ethtool -K {device} {name} on")
         for feature in _features(device, name):
             on = value == "on"
-            if feature.bit:
+            is_on = bool(bits & feature.bit) if feature.bit else feature.on
+            if _may_switch(feature, nic):
                 bits = bits | feature.bit if on else bits & ~feature.bit
-            elif feature.on != on:
-                now = f"{_on(feature.on)} [requested {value}]"
+            elif is_on != on:
+                now = f"{_on(is_on)} [requested {value}]"
                 wanted.append(f"{feature.kernel}: {now}")
     if wanted:
         message = f"Could not change any device features: {', '.join(wanted)}"
         raise oserror(errno.EOPNOTSUPP, message, hint=f"netstack ethtool -k {device}")
     nic.features = bits
+
+
+def _may_switch(feature: Feature, nic: Nic) -> bool:
+    """Tell whether -K can change a feature; some it can on certain wires only."""
+    return bool(feature.bit & (~WIRE_FEATURES | getattr(nic, "hw_features", 0)))
 
 
 def _features(device: str, name: str) -> list[Feature]:

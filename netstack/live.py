@@ -30,6 +30,7 @@ def up(
     ring: int = 256,
     txqueuelen: int | None = None,
     control: bool = True,
+    offload: bool = False,
     **options: Any,
 ) -> Iterator[Host]:
     """Create the TAP ``name`` or take it over, put a host behind it, and give the host.
@@ -40,8 +41,10 @@ def up(
             sock = host.socket(AF_INET, SOCK_DGRAM)
 
     ``addr`` is the host's address with its prefix, ``peer`` the kernel's end of the wire (the first
-    other address of the subnet if None). While it is up, ``netstack ss`` and its like answer about it
-    from another terminal of this user, unless ``control`` is False. ``options`` go to ``Host``.
+    other address of the subnet if None). ``offload``: datagrams of a sender with GSO come many in one
+    read, leave so in one write, and checksums are left to the other side. While it is up, ``netstack ss``
+    and its like answer about it from another terminal of this user, unless ``control`` is False.
+    ``options`` go to ``Host``.
 
     At the end of the block the host is closed and the TAP put back as it was found. Raises ValueError
     for what can't be, OSError with the kernel's errno otherwise; both say what to type
@@ -49,12 +52,13 @@ def up(
     """
     ours, theirs = choose_addresses(name, addr, peer)
     with (
-        open_tap(name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen) as tap,
+        open_tap(
+            name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen, vnet_hdr=offload
+        ) as tap,
         Host(tap.name, **options) as host,
     ):
-        device = host.add_nic(
-            TapWire(tap.fileno()), tap.name, addr=ours, mac=mac, mtu=tap.mtu, ring=ring
-        )
+        wire = TapWire(tap.fileno(), vnet_hdr=offload)
+        device = host.add_nic(wire, tap.name, addr=ours, mac=mac, mtu=tap.mtu, ring=ring)
         device.missed_source = tap.missed
         with _answering(host, control):
             yield host

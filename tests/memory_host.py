@@ -18,9 +18,10 @@ class MemoryHost:
     def __init__(self, *, fast_path: bool = True, queue: int = 1000, **options: object) -> None:
         ring = options.pop("ring", 256)
         mtu = options.pop("mtu", 1500)
+        self.vnet_hdr = bool(options.pop("vnet_hdr", False))
         self.clock = netstack.ManualClock()
         self.sockets: list[netstack.socket.socket] = []
-        ours, self.wire = MemoryWire.pair(queue)
+        ours, self.wire = MemoryWire.pair(queue, vnet_hdr=self.vnet_hdr)
         self.host = netstack.Host(
             clock=self.clock, threads=False, fast_path=fast_path, **options
         )
@@ -65,7 +66,8 @@ class MemoryHost:
 
     def meet(self) -> None:
         """Let the host and the peer know each other's MAC address."""
-        self.put(who_has(), arp_reply())
+        head = bytes(10) if self.vnet_hdr else b""
+        self.put(head + who_has(), head + arp_reply())
 
     def drops(self) -> dict[str, int]:
         """Frames by drop reason, kernel's name without prefix."""

@@ -17,11 +17,13 @@ from netstack.device._igb_regs cimport (
     IGB_RSSRK_WORDS, IGB_VFTA_WORDS, e1000_adv_rx_desc, e1000_adv_rx_wb,
     e1000_adv_tx_context_desc, e1000_adv_tx_desc,
 )
+from netstack.device._vnet cimport vnet_info
 from netstack.device._wire cimport wire
 
 
 cdef enum:
     IGB_MAX_FRAME = 0x2600         # 9728: the longest that RLPML may allow
+    IGB_RSC_BUFFERS = 8            # large buffers the driver may post
     IGB_TX_RETRY_NS = 100_000      # pause before a frame that the wire had no room for is tried again
 
 cdef enum:                         # monotonic totals behind the statistics registers
@@ -48,6 +50,8 @@ cdef struct igb_rx_unit:           # a receive queue
     # Beside the ring: the ledger's number of each frame, which has no place in a descriptor. The
     # driver reads it as it reads the descriptor.
     u64 *frame_id
+    # The same for what receive-side coalescing and a virtual wire say of a frame; NULL on other wires.
+    vnet_info *info
     u32 count                      # RDLEN / 16
     u32 head                       # RDH: next to fill
     u32 tail                       # RDT: the first that is not the hardware's
@@ -132,12 +136,20 @@ cdef struct igb_nic:
     u64 octets_latch               # high half of GORC or GOTC, since its low half was read
     # On-chip memory.
     u32 toeplitz[12][256]          # RSS hash of every value of every input byte
+    u32 fifo_size
     u32 fifo_len                   # a frame longer than one buffer, waiting for descriptors
     u32 fifo_done
     u64 fifo_id
     e1000_adv_rx_wb fifo_wb
-    u8 fifo[IGB_MAX_FRAME + 64]
-    u8 tx_fifo[IGB_MAX_FRAME + 64]   # under tx[0].lock
+    vnet_info fifo_info
+    u8 *fifo_at                    # where it lies: in fifo, or in a large buffer
+    u8 *fifo                       # [fifo_size], with room for a virtio header in front
+    u8 *tx_fifo                    # the same; under tx[0].lock
+    # Large buffers for receive-side coalescing, posted by the driver; the last is used first. Each has room for a
+    # virtio header in front.
+    u8 *large[IGB_RSC_BUFFERS]
+    u32 nr_large
+    u32 large_dry                  # the driver has no more: do without
     u32 loop_len                   # the frame on its way from transmit to receive unit (RCTL.LBM)
     u8 loop_fifo[IGB_MAX_FRAME + 64]
 

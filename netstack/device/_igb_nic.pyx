@@ -7,8 +7,8 @@ Context  hardware, run by whoever is the CPU; no GIL; never allocates, never rai
 Kernel   none; Intel 82576EB datasheet 7.3 (interrupts)
 """
 
-from libc.errno cimport EAGAIN
-from libc.stdlib cimport calloc, free
+from libc.errno cimport EAGAIN, EMSGSIZE
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from netstack._abi cimport (
@@ -16,14 +16,19 @@ from netstack._abi cimport (
 )
 from netstack._net cimport net
 from netstack.device._device cimport hw_device
-from netstack.device._igb_nic cimport IGB_STAT_MPC, igb_nic
+from netstack.device._igb_nic cimport IGB_MAX_FRAME, IGB_STAT_MPC, igb_nic
 from netstack.device._igb_csr cimport igb_reset
 from netstack.device._igb_regs cimport (
     E1000_EITR_INTERVAL, E1000_GPIE_EIAME, IGB_MAX_VECTORS,
 )
+from netstack.device._igb_rsc cimport igb_rsc_step
 from netstack.device._igb_rx cimport igb_rx_can_go, igb_rx_step
 from netstack.device._igb_tx cimport igb_tx_retry
+from netstack.device._vnet cimport VNET_MAX_FRAME
 from netstack.device._wire cimport wire
+
+cdef enum:
+    FIFO_HEADROOM = 64             # in front of a frame: a virtio header fits
 
 
 cdef void igb_fire(igb_nic *nic, u32 pending) noexcept nogil:
@@ -56,7 +61,7 @@ cdef u32 igb_step(hw_device *hw, u64 now, u32 budget) noexcept nogil:
     if unlikely(retry) and retry <= now:
         igb_tx_retry(nic, now)
     if nic.rx_on and (nic.rx_pending or nic.fifo_len):
-        moved = igb_rx_step(nic, budget)
+        moved = igb_rsc_step(nic, budget) if nic.w.vnet_hdr else igb_rx_step(nic, budget)
     pending = load_relaxed32(&nic.eicr) & nic.eims
     if pending:
         igb_fire(nic, pending)
@@ -96,6 +101,8 @@ cdef int igb_loop_tx(wire *w, const u8 *buf, u32 size) noexcept nogil:
     cdef igb_nic *nic = <igb_nic *>w.priv
     if nic.loop_len:
         return -EAGAIN
+    if size > sizeof(nic.loop_fifo):
+        return -EMSGSIZE
     memcpy(nic.loop_fifo, buf, size)
     nic.loop_len = size
     nic.rx_pending = 1
@@ -126,6 +133,10 @@ cdef igb_nic *igb_nic_create(net *n, u32 slot, wire *w, const u8 *mac) noexcept:
     nic.loop.rx = igb_loop_rx
     nic.loop.tx = igb_loop_tx
     nic.loop.fd = -1
+    nic.loop.vnet_hdr = w.vnet_hdr
+    if not igb_nic_memory(nic):
+        igb_nic_destroy(nic)
+        return NULL
     memcpy(nic.perm_addr, mac, 6)
     nic.hw.step = igb_step
     nic.hw.deadline = igb_deadline
@@ -139,7 +150,23 @@ cdef igb_nic *igb_nic_create(net *n, u32 slot, wire *w, const u8 *mac) noexcept:
 
 cdef void igb_nic_destroy(igb_nic *nic) noexcept:
     """Unplug it. It must be off the bus."""
+    if nic.fifo != NULL:
+        free(nic.fifo - FIFO_HEADROOM)
+    if nic.tx_fifo != NULL:
+        free(nic.tx_fifo - FIFO_HEADROOM)
     free(nic)
+
+
+cdef bint igb_nic_memory(igb_nic *nic) noexcept:
+    """Give the NIC its two memories on the chip, as large as the longest frame of its wire. False: no memory."""
+    cdef u8 *rx
+    cdef u8 *tx
+    nic.fifo_size = (VNET_MAX_FRAME if nic.line.vnet_hdr else IGB_MAX_FRAME) + 64
+    rx = <u8 *>malloc(FIFO_HEADROOM + nic.fifo_size)
+    tx = <u8 *>malloc(FIFO_HEADROOM + nic.fifo_size)
+    nic.fifo = rx + FIFO_HEADROOM if rx != NULL else NULL
+    nic.tx_fifo = tx + FIFO_HEADROOM if tx != NULL else NULL
+    return rx != NULL and tx != NULL
 
 
 cdef void igb_set_missed(igb_nic *nic, u64 total) noexcept nogil:

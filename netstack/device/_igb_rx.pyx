@@ -37,6 +37,7 @@ from netstack.device._igb_regs cimport (
     E1000_RXDEXT_STATERR_IPE, E1000_RXDEXT_STATERR_TCPE, IGB_MTA_WORDS, IGB_RAR_ENTRIES,
     e1000_adv_rx_desc, e1000_adv_rx_wb,
 )
+from netstack.device._vnet cimport vnet_info
 from netstack.device._igb_rss cimport igb_rss_ipv4, igb_rss_ports, igb_rss_rebuild
 
 cdef enum:
@@ -70,37 +71,37 @@ cdef bint igb_rx_filter(igb_nic *nic, const u8 *frame) noexcept nogil:
     return word >> (i & 31) & 1
 
 
-cdef bint igb_rx_multicast(igb_nic *nic, const u8 *frame) noexcept nogil:
+cdef bint igb_rx_multicast(igb_nic *nic, const u8 *frame, u32 frames) noexcept nogil:
     """Filter a frame that is not for our unicast address, and count what passes by its kind."""
     cdef u32 low
     if not igb_rx_filter(nic, frame):
-        fate_add(nic.n, nic.slot, NIC_DROP_FILTER, 1)
+        fate_add(nic.n, nic.slot, NIC_DROP_FILTER, frames)
         return False
     if frame[0] & 1:
         memcpy(&low, frame, 4)
-        add_owned64(&nic.stat[IGB_STAT_BPRC if low == 0xFFFFFFFFu else IGB_STAT_MPRC], 1)
+        add_owned64(&nic.stat[IGB_STAT_BPRC if low == 0xFFFFFFFFu else IGB_STAT_MPRC], frames)
     return True
 
 
-cdef void igb_rx_length_error(igb_nic *nic, u32 size) noexcept nogil:
+cdef void igb_rx_length_error(igb_nic *nic, u32 size, u32 frames) noexcept nogil:
     if size < ETH_HLEN:
-        add_owned64(&nic.stat[IGB_STAT_RUC], 1)
-        fate_add(nic.n, nic.slot, NIC_DROP_RUC, 1)
+        add_owned64(&nic.stat[IGB_STAT_RUC], frames)
+        fate_add(nic.n, nic.slot, NIC_DROP_RUC, frames)
     else:
-        add_owned64(&nic.stat[IGB_STAT_ROC], 1)
-        fate_add(nic.n, nic.slot, NIC_DROP_ROC, 1)
+        add_owned64(&nic.stat[IGB_STAT_ROC], frames)
+        fate_add(nic.n, nic.slot, NIC_DROP_ROC, frames)
 
 
 # ---- what the NIC finds out about a frame
 
-cdef bint igb_rx_vlan(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb) noexcept nogil:
+cdef bint igb_rx_vlan(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb, u32 frames) noexcept nogil:
     """Filter a tagged frame by VFTA, and move the tag into the descriptor (CTRL.VME). 7.4."""
     cdef u32 tci
     if size[0] < ETH_HLEN + 6:             # a tag, and something that it tags
         return True
     tci = get_be16(frame + 14)
     if nic.rctl & E1000_RCTL_VFE and not nic.vfta[(tci & 0xFFF) >> 5] >> (tci & 31) & 1:
-        fate_add(nic.n, nic.slot, NIC_DROP_FILTER, 1)
+        fate_add(nic.n, nic.slot, NIC_DROP_FILTER, frames)
         return False
     if nic.vme:
         wb.vlan = <u16>tci
@@ -111,8 +112,11 @@ cdef bint igb_rx_vlan(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb) n
 
 
 cdef inline void igb_rx_l4(igb_nic *nic, const u8 *ip, const u8 *l4, u32 size,
-                           e1000_adv_rx_wb *wb) noexcept nogil:
-    """Verify a TCP or UDP checksum of ``size`` bytes. 7.1.11. Zero in UDP means none was sent."""
+                           e1000_adv_rx_wb *wb, bint partial) noexcept nogil:
+    """Verify a TCP or UDP checksum of ``size`` bytes. 7.1.11. Zero in UDP means none was sent.
+
+    One that the sender left to its device (``partial``) has not been on any cable: there is nothing to verify.
+    """
     cdef u8 protocol = ip[9]
     cdef u32 done
     if protocol == IPPROTO_UDP:
@@ -127,8 +131,8 @@ cdef inline void igb_rx_l4(igb_nic *nic, const u8 *ip, const u8 *l4, u32 size,
         done = E1000_RXD_STAT_TCPCS
     if nic.rxcsum & E1000_RXCSUM_TUOFL:
         wb.status_error |= done
-        if csum_tcpudp_magic(get_be32(ip + 12), get_be32(ip + 16), size, protocol,
-                             csum_partial(l4, size, 0)):
+        if not partial and csum_tcpudp_magic(get_be32(ip + 12), get_be32(ip + 16), size, protocol,
+                                             csum_partial(l4, size, 0)):
             wb.status_error |= E1000_RXDEXT_STATERR_TCPE
 
 
@@ -162,7 +166,7 @@ cdef inline bint igb_rx_plain(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx
     return True
 
 
-cdef void igb_rx_ipv4(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb) noexcept nogil:
+cdef void igb_rx_ipv4(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb, bint partial) noexcept nogil:
     """Classify an IPv4 packet, verify its checksums and hash its flow."""
     cdef u32 ihl = ip[0] & 15
     cdef u32 total
@@ -187,7 +191,7 @@ cdef void igb_rx_ipv4(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb)
         return
     if protocol != IPPROTO_UDP and protocol != IPPROTO_TCP:
         return
-    igb_rx_l4(nic, ip, ip + (ihl << 2), total - (ihl << 2), wb)
+    igb_rx_l4(nic, ip, ip + (ihl << 2), total - (ihl << 2), wb, partial)
     if protocol == IPPROTO_UDP and fields & E1000_MRQC_RSS_FIELD_IPV4_UDP:
         wb.rss = hash ^ igb_rss_ports(nic, ip + (ihl << 2))
         wb.pkt_info = wb.pkt_info & 0xFFF0 | E1000_RXDADV_RSSTYPE_IPV4_UDP
@@ -196,17 +200,26 @@ cdef void igb_rx_ipv4(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb)
         wb.pkt_info = wb.pkt_info & 0xFFF0 | E1000_RXDADV_RSSTYPE_IPV4_TCP
 
 
-cdef inline bint igb_rx_admit(igb_nic *nic, u8 *frame, u32 *size,
-                              e1000_adv_rx_wb *wb) noexcept nogil:
+cdef inline bint igb_rx_admit(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb,
+                              const vnet_info *info) noexcept nogil:
     """Decide whether a frame is for us, and fill in what the descriptor says about it.
 
-    False when it was filtered or has a wrong length; its end is in the ledger then.
+    False when it was filtered or has a wrong length; its end is in the ledger then. ``info``: what a virtual wire
+    says, NULL for another; of coalesced frames it is the single one that must not be too long.
     """
     cdef u32 protocol
-    if unlikely(size[0] < ETH_HLEN or size[0] > nic.longest):
-        igb_rx_length_error(nic, size[0])
+    cdef u32 frames = 1
+    cdef u32 single = size[0]
+    cdef bint partial = False
+    if info != NULL:
+        frames = info.frames
+        partial = info.partial
+        if info.gso_size:
+            single = <u32>info.headers + info.gso_size
+    if unlikely(single < ETH_HLEN or single > nic.longest):
+        igb_rx_length_error(nic, single, frames)
         return False
-    if ether_addr_to_u64(frame) != nic.mac and not igb_rx_multicast(nic, frame):
+    if ether_addr_to_u64(frame) != nic.mac and not igb_rx_multicast(nic, frame, frames):
         return False
     wb.pkt_info = 0
     wb.hdr_info = 0
@@ -215,18 +228,29 @@ cdef inline bint igb_rx_admit(igb_nic *nic, u8 *frame, u32 *size,
     wb.vlan = 0
     protocol = get_be16(frame + 12)
     if unlikely(protocol == nic.vet):
-        if not igb_rx_vlan(nic, frame, size, wb):
+        if not igb_rx_vlan(nic, frame, size, wb, frames):
             return False
         protocol = get_be16(frame + 12)
     if likely(protocol == ETH_P_IP):
-        if not igb_rx_plain(nic, frame + ETH_HLEN, size[0] - ETH_HLEN, wb):
-            igb_rx_ipv4(nic, frame + ETH_HLEN, size[0] - ETH_HLEN, wb)
+        if unlikely(partial) or not igb_rx_plain(nic, frame + ETH_HLEN, size[0] - ETH_HLEN, wb):
+            igb_rx_ipv4(nic, frame + ETH_HLEN, size[0] - ETH_HLEN, wb, partial)
     elif protocol == ETH_P_IPV6:
         wb.pkt_info = E1000_RXDADV_PKTTYPE_IPV6
     return True
 
 
+cdef bint igb_rx_admit_vnet(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb,
+                            const vnet_info *info) noexcept nogil:
+    """``igb_rx_admit`` for a virtual wire."""
+    return igb_rx_admit(nic, frame, size, wb, info)
+
+
 # ---- the wire
+
+cdef int igb_rx_take(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) noexcept nogil:
+    """``igb_rx_read`` for a virtual wire."""
+    return igb_rx_read(nic, buffer, room, frame_id)
+
 
 cdef inline int igb_rx_read(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) noexcept nogil:
     """Take a frame off the wire and give it its number. Its length, or 0 when none is there."""
@@ -263,7 +287,7 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
         if size == 0:
             break
         moved += 1
-        if unlikely(not igb_rx_admit(nic, buffer, &size, &desc.wb)):
+        if unlikely(not igb_rx_admit(nic, buffer, &size, &desc.wb, NULL)):
             desc.read.pkt_addr = <u64>buffer       # still free
             desc.read.hdr_addr = 0
             continue
@@ -291,8 +315,10 @@ cdef bint igb_rx_spread(igb_nic *nic, igb_rx_unit *q) noexcept nogil:
             return False
         desc = &q.ring[q.head]
         part = min(nic.fifo_len - nic.fifo_done, q.size)
-        memcpy(<u8 *>desc.read.pkt_addr, nic.fifo + nic.fifo_done, part)
+        memcpy(<u8 *>desc.read.pkt_addr, nic.fifo_at + nic.fifo_done, part)
         q.frame_id[q.head] = nic.fifo_id
+        if q.info != NULL:
+            q.info[q.head] = nic.fifo_info
         nic.fifo_done += part
         desc.wb = nic.fifo_wb
         desc.wb.length = <u16>part
@@ -316,14 +342,15 @@ cdef u32 igb_rx_long(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcept 
         if q.head == q.tail:
             q.starved = 1
             break
-        size = <u32>igb_rx_read(nic, nic.fifo, sizeof(nic.fifo), &nic.fifo_id)
+        size = <u32>igb_rx_read(nic, nic.fifo, nic.fifo_size, &nic.fifo_id)
         if size == 0:
             break
         moved += 1
-        if not igb_rx_admit(nic, nic.fifo, &size, &nic.fifo_wb):
+        if not igb_rx_admit(nic, nic.fifo, &size, &nic.fifo_wb, NULL):
             continue
         good[0] += 1
         octets[0] += size
+        nic.fifo_at = nic.fifo
         nic.fifo_len = size
         nic.fifo_done = 0
         if not igb_rx_spread(nic, q):

@@ -17,6 +17,7 @@ from posix.unistd cimport close, read, write
 
 from netstack._abi cimport spin_lock, spin_unlock, u8, u32, u64, uintptr_t
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
+from netstack.device._vnet cimport VNET_HDR, VNET_MAX_FRAME
 from netstack.device._wire cimport wire
 
 
@@ -148,8 +149,12 @@ cdef class MemoryWire:
     cdef Cable cable
 
     @staticmethod
-    def pair(u32 queue=1000, u32 size=4 << 20):
-        """Make a cable and give its two ends. ``size``: bytes each direction holds at most."""
+    def pair(u32 queue=1000, u32 size=4 << 20, bint vnet_hdr=False):
+        """Make a cable and give its two ends. ``size``: bytes each direction holds at most.
+
+        ``vnet_hdr``: every frame has a struct virtio_net_hdr in front, as on a TAP with IFF_VNET_HDR, and may be
+        several in one.
+        """
         cdef MemoryWire a = MemoryWire.__new__(MemoryWire)
         cdef MemoryWire b = MemoryWire.__new__(MemoryWire)
         if queue < 1 or size < 1 << 17:
@@ -157,6 +162,7 @@ cdef class MemoryWire:
         a.cable = b.cable = Cable(queue, size)
         a.connect(a.cable.back, a.cable.there)
         b.connect(b.cable.there, b.cable.back)
+        a.e.w.vnet_hdr = b.e.w.vnet_hdr = VNET_HDR if vnet_hdr else 0
         return a, b
 
     cdef void connect(self, ring *rx, ring *tx) noexcept:
@@ -178,13 +184,14 @@ cdef class MemoryWire:
     def send(self, const u8[::1] frame not None):
         """Send a frame. True, or False when the other direction is full and it is lost."""
         cdef u32 size = <u32>frame.shape[0]
-        if not 0 < size <= 65535:
-            raise ValueError(f"a frame has 1 to 65535 bytes, not {frame.shape[0]}")
+        cdef u32 most = VNET_HDR + VNET_MAX_FRAME if self.e.w.vnet_hdr else 65535
+        if not 0 < frame.shape[0] <= <Py_ssize_t>most:
+            raise ValueError(f"a frame has 1 to {most} bytes, not {frame.shape[0]}")
         return ring_put(self.e.tx, &frame[0], size) == 0
 
     def recv(self, timeout=0):
         """Take the oldest frame, or None when none came within ``timeout`` seconds (None: wait for ever)."""
-        cdef u8 buf[65536]
+        cdef u8 buf[VNET_HDR + VNET_MAX_FRAME]
         cdef u64 word
         cdef int got = ring_get(self.e.rx, buf, sizeof(buf))
         cdef pollfd fd
@@ -202,6 +209,11 @@ cdef class MemoryWire:
             read(self.e.rx.fd, &word, 8)
             got = ring_get(self.e.rx, buf, sizeof(buf))
         return None if got == 0 else <bytes>buf[:got]
+
+    @property
+    def vnet_hdr(self):
+        """True when every frame has a struct virtio_net_hdr in front."""
+        return self.e.w.vnet_hdr != 0
 
     @property
     def waiting(self):

@@ -12,11 +12,12 @@ is the NIC's missed-packets counter. A plain non-blocking read is the fastest wa
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, errno
 from libc.string cimport memset
 from posix.unistd cimport read, write
 
 from netstack._abi cimport u8, u32, uintptr_t
+from netstack.device._vnet cimport VNET_HDR
 from netstack.device._wire cimport wire
 
 
@@ -38,16 +39,45 @@ cdef int tap_tx(wire *w, const u8 *buf, u32 size) noexcept nogil:
     return 0
 
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, unsigned long value)
+
+
+cdef enum tun:                     # <linux/if_tun.h>
+    TUNSETOFFLOAD = 0x400454D0
+    TUN_F_CSUM = 0x01
+    TUN_F_TSO = 0x06               # for IPv4 and IPv6
+    TUN_F_USO = 0x60               # the kernel takes both or none, since 6.2
+
+
+cdef int tap_set_offload(wire *w, bint csum, bint coalesced) noexcept nogil:
+    """Say what the kernel may hand us unfinished; of coalesced frames those kinds that it knows. 0 or an errno."""
+    cdef unsigned long flags = 0
+    if csum:
+        flags = TUN_F_CSUM | TUN_F_TSO | TUN_F_USO if coalesced else TUN_F_CSUM
+    if ioctl(w.fd, TUNSETOFFLOAD, flags) == 0:
+        return 0
+    if errno == EINVAL and flags > TUN_F_CSUM and ioctl(w.fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO) == 0:
+        return 0
+    return -errno
+
+
 @cython.final
 cdef class TapWire:
-    """The wire of an open TAP. The file descriptor (non-blocking, IFF_TAP | IFF_NO_PI) stays the caller's."""
+    """The wire of an open TAP. The file descriptor (non-blocking, IFF_TAP | IFF_NO_PI) stays the caller's.
+
+    ``vnet_hdr``: the TAP was opened with IFF_VNET_HDR, so every frame has a struct virtio_net_hdr in front.
+    """
     cdef wire w
 
-    def __cinit__(self, int fd):
+    def __cinit__(self, int fd, bint vnet_hdr=False):
         memset(&self.w, 0, sizeof(wire))
         self.w.rx = tap_rx
         self.w.tx = tap_tx
         self.w.fd = fd
+        if vnet_hdr:
+            self.w.vnet_hdr = VNET_HDR
+            self.w.set_offload = tap_set_offload
 
     @property
     def address(self):

@@ -12,5 +12,9 @@ cdef struct wire:
     int (*rx)(wire *w, u8 *buf, u32 size) noexcept nogil
     # Send a frame. 0, or a negative errno (EAGAIN: no room; the NIC keeps the descriptor). Never blocks for long.
     int (*tx)(wire *w, const u8 *buf, u32 size) noexcept nogil
+    # Say what may come unfinished: checksums, and coalesced frames. NULL where that is not ours to say.
+    int (*set_offload)(wire *w, bint csum, bint coalesced) noexcept nogil
+    # Bytes of the struct virtio_net_hdr in front of every frame, both ways (device/_vnet.pxd); 0 for none.
+    u32 vnet_hdr
     int fd                         # readable when a frame waits; -1 where nobody can sleep on it
     void *priv

@@ -9,6 +9,7 @@ from netstack._abi cimport u8, u32, u64
 from netstack._net cimport net, net_device, net_device_ops
 from netstack._skb cimport sk_buff, skb_pool
 from netstack.device._igb_nic cimport igb_nic, igb_rx_unit, igb_tx_unit
+from netstack.device._vnet cimport vnet_info
 from netstack.device._igb_regs cimport e1000_adv_rx_desc, e1000_adv_tx_desc
 from netstack.napi._napi cimport irq_desc, napi_struct, softnet_data
 
@@ -25,6 +26,7 @@ cdef enum:
     IGB_4K_ITR = 980
     IGB_20K_ITR = 196
     IGB_70K_ITR = 56
+    IGB_HUGE_BUFFERS = 64          # 64 KiB each, of the CPU, for coalesced frames
     IGB_REFILL_NS = 1_000_000      # until an empty ring asks the packet pool again
 
 cdef enum:                         # MSI-X vectors
@@ -45,7 +47,9 @@ cdef struct igb_rx_ring:
     e1000_adv_rx_desc *desc
     igb_rx_buffer *buffer
     u64 *frame_id                  # the hardware's numbers of the frames
+    vnet_info *info                # what it says of coalesced frames; NULL where none can come
     igb_rx_unit *hw
+    igb_nic *nic
     u32 count
     u32 next_to_use                # first descriptor to give to the hardware
     u32 next_to_clean              # first that the hardware may have finished
@@ -118,6 +122,7 @@ cdef struct igb_adapter:
     u32 max_frame_size
     u32 promisc
     u32 allmulti
+    u64 hw_features                # NETIF_F_* that may be switched
     u32 nr_mc
     u8 mc[64][6]                   # addresses to hash into MTA
     u8 rss_key[40]

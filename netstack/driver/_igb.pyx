@@ -14,7 +14,7 @@ import os
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport load_relaxed64, u8, u32, u64, uintptr_t
-from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, Net
+from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, NETIF_F_GRO_HW, NETIF_F_RXCSUM, Net
 from netstack.device._igb_csr cimport rd32
 from netstack.device._igb_nic cimport igb_set_missed
 from netstack.device._igb_regs cimport (
@@ -23,7 +23,9 @@ from netstack.device._igb_regs cimport (
 from netstack.device._wire cimport wire as wire_t
 from netstack.device._igb_nic cimport ether_addr_to_u64
 from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
-from netstack.driver._igb_main cimport igb_close, igb_open, igb_probe, igb_remove, igb_watchdog_task
+from netstack.driver._igb_main cimport (
+    igb_close, igb_open, igb_probe, igb_remove, igb_set_offload, igb_watchdog_task,
+)
 from netstack.driver._igb_ring cimport igb_drain_rx, igb_set_ringparam
 from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
 from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
@@ -126,17 +128,28 @@ cdef class Igb:
 
     @property
     def features(self):
-        """NETIF_F_* bits. What is set holds from the next frame on. [igb_set_features()]"""
+        """NETIF_F_* bits. What is set holds from the next frame on. [igb_set_features()]
+
+        Without rx-checksumming nothing can be coalesced: rx-gro-hw goes off with it. [netdev_fix_features()]
+        """
         return self.adapter.dev.features
 
     @features.setter
     def features(self, u64 bits):
+        if not bits & NETIF_F_RXCSUM and self.hw_features & NETIF_F_GRO_HW:
+            bits &= ~<u64>NETIF_F_GRO_HW
         with nogil:
             cpu_take(self.adapter.sd)
             self.adapter.dev.features = bits
             if self.running:
                 igb_set_vlan_mode(self.adapter)
             cpu_release(self.adapter.sd)
+        igb_set_offload(self.adapter)
+
+    @property
+    def hw_features(self):
+        """NETIF_F_* bits that can be switched only on some wires, and on this one can."""
+        return self.adapter.hw_features
 
     # ---- open, close, and what needs the device closed for a moment
 
@@ -385,12 +398,12 @@ cdef u32 queued_frames(igb_adapter *adapter) noexcept nogil:
     """Count them; as the CPU."""
     cdef igb_rx_ring *ring = &adapter.q_vector.rx
     cdef u32 i = ring.next_to_clean
-    cdef u32 count = 1 if ring.skb != NULL else 0
+    cdef u32 count = ring.skb.frames if ring.skb != NULL else 0
     cdef bint inside = ring.skb != NULL
     if ring.desc == NULL:
         return 0
     while i != ring.next_to_use and ring.desc[i].wb.length:
-        count += not inside
+        count += 0 if inside else ring.info[i].frames if ring.info != NULL else 1
         inside = not ring.desc[i].wb.status_error & E1000_RXD_STAT_EOP
         i = i + 1 if i + 1 < ring.count else 0
     return count

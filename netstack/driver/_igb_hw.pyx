@@ -64,6 +64,7 @@ cdef void igb_configure_rx(igb_adapter *adapter) noexcept nogil:
     cdef igb_nic *nic = adapter.nic
     cdef u64 base = <u64>adapter.q_vector.rx.desc
     nic.rx[0].frame_id = adapter.q_vector.rx.frame_id
+    nic.rx[0].info = adapter.q_vector.rx.info
     wr32(nic, E1000_RDBAL, <u32>base)
     wr32(nic, E1000_RDBAH, <u32>(base >> 32))
     wr32(nic, E1000_RDLEN, adapter.q_vector.rx.count * 16)

@@ -7,6 +7,7 @@ from netstack.napi._napi cimport softnet_data
 
 cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac) except NULL
 cdef void igb_remove(igb_adapter *adapter) noexcept
+cdef int igb_set_offload(igb_adapter *adapter) except -1
 cdef int igb_open(igb_adapter *adapter, int fail_at) except -1
 cdef int igb_setup_rx_resources(igb_rx_ring *ring) except -1
 cdef int igb_setup_tx_resources(igb_tx_ring *ring) except -1

@@ -13,24 +13,26 @@ it, and closing undoes them all.
 import errno
 
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strncpy
+from libc.string cimport memcpy, memset, strerror, strncpy
 from posix.stdlib cimport posix_memalign
 
 from netstack._abi cimport u8, u32, u64
 from netstack._net cimport (
-    IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM,
-    NETIF_F_RXHASH, Net, net_device,
+    IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_GRO_HW, NETIF_F_GSO_UDP_L4,
+    NETIF_F_HW_CSUM, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM, NETIF_F_RXHASH, Net, net_device,
 )
+from netstack._skb cimport skb_pool_add_huge
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
 from netstack.device._igb_nic cimport ether_addr_to_u64, igb_nic_create, igb_nic_destroy
 from netstack.device._igb_regs cimport (
     E1000_EIMS, E1000_ICR, E1000_ICR_LSC, E1000_STATUS, E1000_STATUS_LU, e1000_adv_rx_desc, e1000_adv_tx_desc,
     E1000_EICS,
 )
+from netstack.device._vnet cimport vnet_info
 from netstack.device._wire cimport wire
 from netstack.driver._igb cimport (
-    IGB_REFILL_NS, IGB_RX_WINDOW, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector, igb_rx_buffer,
-    igb_rx_ring, igb_rx_unused, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, lowest_latency,
+    IGB_HUGE_BUFFERS, IGB_REFILL_NS, IGB_RX_WINDOW, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector,
+    igb_rx_buffer, igb_rx_ring, igb_rx_unused, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, lowest_latency,
 )
 from netstack.driver._igb_hw cimport (
     igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable, igb_set_rx_mode,
@@ -146,7 +148,9 @@ cdef int igb_setup_rx_resources(igb_rx_ring *ring) except -1:
     ring.frame_id = <u64 *>calloc(ring.count, sizeof(u64))
     ring.next_to_use = ring.next_to_clean = ring.next_to_alloc = 0
     ring.window = min(ring.count - 1, <u32>IGB_RX_WINDOW)
-    if ring.buffer == NULL or ring.frame_id == NULL:
+    if ring.nic.line.vnet_hdr:
+        ring.info = <vnet_info *>calloc(ring.count, sizeof(vnet_info))
+    if ring.buffer == NULL or ring.frame_id == NULL or (ring.nic.line.vnet_hdr and ring.info == NULL):
         igb_free_rx_resources(ring)
         raise MemoryError("no memory for a receive ring")
     return 0
@@ -156,6 +160,8 @@ cdef void igb_free_rx_resources(igb_rx_ring *ring) noexcept:
     free(ring.desc)
     free(ring.buffer)
     free(ring.frame_id)
+    free(ring.info)
+    ring.info = NULL
     ring.desc = NULL
     ring.buffer = NULL
     ring.frame_id = NULL
@@ -282,6 +288,19 @@ cdef void igb_ndo_set_rx_mode(net_device *dev) noexcept nogil:
     cpu_release(adapter.sd)
 
 
+cdef int igb_set_offload(igb_adapter *adapter) except -1:
+    """Tell the wire what may come unfinished; coalesced frames need rx-checksumming. [virtnet_set_guest_offloads()]"""
+    cdef wire *w = adapter.nic.line
+    cdef bint csum = adapter.dev.features & NETIF_F_RXCSUM != 0
+    cdef int err
+    if w.set_offload == NULL:
+        return 0
+    err = w.set_offload(w, csum, adapter.dev.features & NETIF_F_GRO_HW != 0)
+    if err < 0:
+        raise OSError(-err, strerror(-err).decode())
+    return 0
+
+
 cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac) except NULL:
     """Find the NIC, and make a device of it, closed yet. [igb_probe(), igb_sw_init()]"""
     cdef igb_adapter *adapter = <igb_adapter *>calloc(1, sizeof(igb_adapter))
@@ -306,6 +325,12 @@ cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes 
     adapter.dev.type = ARPHRD_ETHER
     adapter.dev.flags = IFF_BROADCAST | IFF_MULTICAST
     adapter.dev.features = NETIF_F_RXCSUM | NETIF_F_RXHASH | NETIF_F_GRO | NETIF_F_HW_VLAN_CTAG_RX
+    if w.vnet_hdr:
+        adapter.dev.features |= NETIF_F_GRO_HW | NETIF_F_HW_CSUM | NETIF_F_GSO_UDP_L4
+        adapter.hw_features = NETIF_F_HW_CSUM | NETIF_F_GSO_UDP_L4
+        adapter.hw_features |= NETIF_F_GRO_HW if w.set_offload != NULL else 0
+        igb_set_offload(adapter)
+        skb_pool_add_huge(sd.pool, IGB_HUGE_BUFFERS)
     strncpy(adapter.dev.name, name, 15)
     memcpy(adapter.dev.dev_addr, <const u8 *>mac, 6)
     igb_alloc_q_vector(adapter, name)
@@ -320,6 +345,7 @@ cdef int igb_alloc_q_vector(igb_adapter *adapter, bytes name) except -1:
     q.itr_val = IGB_START_ITR
     q.rx.itr = q.tx.itr = lowest_latency
     q.rx.hw = &adapter.nic.rx[0]
+    q.rx.nic = adapter.nic
     q.rx.dev = &adapter.dev
     q.rx.pool = adapter.sd.pool
     q.rx.slot = adapter.sd.slot

@@ -50,9 +50,9 @@ cdef void igb_swap_rx(igb_adapter *adapter, igb_rx_ring *new) noexcept nogil:
         if ring.buffer[i].skb != NULL:
             skb_free_raw(ring.buffer[i].skb)
     ring.desc, ring.buffer, ring.frame_id, ring.count = new.desc, new.buffer, new.frame_id, new.count
+    ring.info, ring.window = new.info, new.window
     ring.next_to_use = ring.next_to_clean = ring.next_to_alloc = 0
-    ring.window = new.window
-    new.desc, new.buffer, new.frame_id = old.desc, old.buffer, old.frame_id
+    new.desc, new.buffer, new.frame_id, new.info = old.desc, old.buffer, old.frame_id, old.info
     igb_configure_rx(adapter)
     igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
 
@@ -114,6 +114,7 @@ cdef int igb_set_ringparam(igb_adapter *adapter, u32 rx_count, u32 tx_count) exc
     memset(&rx, 0, sizeof(rx))
     memset(&tx, 0, sizeof(tx))
     rx.count, tx.count = rx_count, tx_count
+    rx.nic = q.rx.nic
     igb_setup_rx_resources(&rx)
     try:
         igb_setup_tx_resources(&tx)

@@ -21,11 +21,12 @@ from netstack._net cimport (
     ETH_HLEN, NETIF_F_RXALL, NETIF_F_RXCSUM, NETIF_F_RXHASH, fate_add,
 )
 from netstack._skb cimport (
-    CHECKSUM_UNNECESSARY, NET_SKB_PAD, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST,
-    PACKET_OTHERHOST, SKB_LARGE, kfree_skb_reason, sk_buff, skb_alloc_raw,
+    CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, NET_SKB_PAD, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST,
+    PACKET_OTHERHOST, SKB_HUGE, SKB_LARGE, SKB_STRUCT, kfree_skb_reason, sk_buff, skb_alloc_raw,
     skb_class_for, skb_free_raw, skb_init, skb_pull,
 )
-from netstack.device._igb_nic cimport ether_addr_to_u64
+from netstack._gso cimport skb_checksum_help
+from netstack.device._igb_nic cimport IGB_RSC_BUFFERS, ether_addr_to_u64, igb_nic
 from netstack.device._igb_regs cimport (
     E1000_RXD_STAT_EOP, E1000_RXD_STAT_IXSM, E1000_RXD_STAT_TCPCS, E1000_RXD_STAT_UDPCS,
     E1000_RXD_STAT_VP, E1000_RXDADV_RSSTYPE_IPV4, E1000_RXDADV_RSSTYPE_MASK,
@@ -34,6 +35,7 @@ from netstack.device._igb_regs cimport (
     E1000_RXDEXT_STATERR_TCPE, e1000_adv_rx_desc,
 )
 from netstack.device._igb_rx cimport igb_rx_tail
+from netstack.device._vnet cimport vnet_info
 from netstack.driver._igb cimport (
     IGB_RX_BUFFER_WRITE, IGB_RX_WINDOW, igb_q_vector, igb_rx_buffer, igb_rx_finished, igb_rx_ring,
     igb_rx_unused, igb_rx_wanted,
@@ -49,6 +51,11 @@ cdef enum:
 
 
 # ---- buffers
+
+cdef inline sk_buff *igb_rx_element(u8 *data) noexcept nogil:
+    """The element of a receive buffer: the way back from igb_rx_data()."""
+    return <sk_buff *>(data - NET_SKB_PAD - SKB_STRUCT)
+
 
 cdef void igb_alloc_rx_buffers(igb_rx_ring *ring, u32 count) noexcept nogil:
     """Give up to ``count`` descriptors back to the hardware. [igb_alloc_rx_buffers()]
@@ -73,11 +80,50 @@ cdef void igb_alloc_rx_buffers(igb_rx_ring *ring, u32 count) noexcept nogil:
         if i == ring.count:
             i = 0
         count -= 1
+    if ring.info != NULL:
+        igb_alloc_large(ring)
     # The descriptor after the last is not the hardware's, and must not look finished.
     ring.desc[i].wb.length = 0
     if i != ring.next_to_use:
         ring.next_to_use = i
         igb_rx_tail(ring.hw, i)
+
+
+cdef void igb_alloc_large(igb_rx_ring *ring) noexcept nogil:
+    """Post large buffers for coalesced frames; the hardware does without when the pool has none left."""
+    cdef igb_nic *nic = ring.nic
+    cdef sk_buff *element
+    nic.large_dry = 0
+    while nic.nr_large < IGB_RSC_BUFFERS:
+        element = skb_alloc_raw(ring.pool, SKB_HUGE)
+        if unlikely(element == NULL):
+            nic.large_dry = 1
+            break
+        nic.large[nic.nr_large] = igb_rx_data(element)
+        nic.nr_large += 1
+
+
+cdef void igb_free_large(igb_rx_ring *ring) noexcept nogil:
+    """Take back what is posted, and what finished descriptors hold. The hardware is off the bus."""
+    cdef igb_nic *nic = ring.nic
+    cdef u32 i
+    while nic.nr_large:
+        nic.nr_large -= 1
+        skb_free_raw(igb_rx_element(nic.large[nic.nr_large]))
+    for i in range(ring.count):
+        if ring.info[i].large != NULL:
+            skb_free_raw(igb_rx_element(ring.info[i].large))
+            ring.info[i].large = NULL
+
+
+cdef inline sk_buff *igb_large_skb(igb_rx_ring *ring, u32 i) noexcept nogil:
+    """Make a packet of the large buffer that descriptor ``i`` names; the descriptor's own stays in the ring."""
+    cdef sk_buff *skb = igb_rx_element(ring.info[i].large)
+    ring.info[i].large = NULL
+    skb_init(skb)
+    skb.slot = <u8>ring.slot
+    skb.len = ring.info[i].len
+    return skb
 
 
 cdef inline sk_buff *igb_build_skb(igb_rx_ring *ring, u32 i, u32 size) noexcept nogil:
@@ -141,6 +187,11 @@ cdef inline sk_buff *igb_construct_skb(igb_rx_ring *ring, u32 i, u32 size) noexc
 
 # ---- frames over several descriptors
 
+cdef inline u32 igb_rx_frames(const igb_rx_ring *ring, u32 i) noexcept nogil:
+    """Frames off the wire that stand in a finished descriptor, or begin there."""
+    return ring.info[i].frames if ring.info != NULL else 1
+
+
 cdef sk_buff *igb_add_rx_frag(igb_rx_ring *ring, u32 i, u32 size, bint eop) noexcept nogil:
     """Hang one more buffer on the frame; the frame, once it is whole. [igb_is_non_eop()]
 
@@ -149,7 +200,7 @@ cdef sk_buff *igb_add_rx_frag(igb_rx_ring *ring, u32 i, u32 size, bint eop) noex
     cdef sk_buff *part = igb_build_skb(ring, i, size)
     cdef sk_buff *skb = ring.skb
     if skb == NULL:
-        part.frames = 1
+        part.frames = igb_rx_frames(ring, i)
         part.id = ring.frame_id[i]
         ring.skb = skb = part
     else:
@@ -158,6 +209,7 @@ cdef sk_buff *igb_add_rx_frag(igb_rx_ring *ring, u32 i, u32 size, bint eop) noex
         else:
             skb.frag_tail.next = part
         skb.frag_tail = part
+        skb.truesize += part.truesize
         skb.len += size
         skb.data_len += size
     if not eop:
@@ -192,8 +244,23 @@ cdef inline void eth_type_trans(igb_rx_ring *ring, sk_buff *skb) noexcept nogil:
     skb.network_header = NET_SKB_PAD + ETH_HLEN
 
 
+cdef void igb_rx_partial(sk_buff *skb, const vnet_info *info, u64 features) noexcept nogil:
+    """Note that the checksum is still to be made, and that this is several frames if it is.
+
+    With rx-checksumming off a single frame gets its checksum here and now, to be verified above.
+    """
+    skb.ip_summed = CHECKSUM_PARTIAL
+    skb.csum = (skb.mac_header + <u32>info.csum_start) << 16 | info.csum_offset
+    if info.gso_size:
+        skb.gso_type = info.gso_type
+        skb.gso_size = info.gso_size
+        skb.gso_segs = <u16>info.frames
+    elif not features & NETIF_F_RXCSUM:
+        skb_checksum_help(skb)
+
+
 cdef inline void igb_process_skb_fields(igb_q_vector *q, sk_buff *skb, const e1000_adv_rx_desc *desc,
-                                        u64 features) noexcept nogil:
+                                        const vnet_info *info, u64 features) noexcept nogil:
     """Carry over what the hardware found: checksum, hash, VLAN tag. [igb_process_skb_fields()]"""
     cdef u32 status = desc.wb.status_error
     cdef u32 rss_type = desc.wb.pkt_info & E1000_RXDADV_RSSTYPE_MASK
@@ -206,6 +273,8 @@ cdef inline void igb_process_skb_fields(igb_q_vector *q, sk_buff *skb, const e10
             add_owned64(&q.rx.csum_err, 1)
         elif likely(status & (E1000_RXD_STAT_TCPCS | E1000_RXD_STAT_UDPCS)):
             skb.ip_summed = CHECKSUM_UNNECESSARY
+    if unlikely(q.rx.info != NULL) and info.partial:
+        igb_rx_partial(skb, info, features)
     if unlikely(status & E1000_RXD_STAT_VP):
         skb.vlan_tci = desc.wb.vlan
         skb.vlan_present = 1
@@ -230,10 +299,16 @@ cdef inline bint igb_cleanup_headers(sk_buff *skb, u32 status, u64 features) noe
 cdef inline sk_buff *igb_take_skb(igb_rx_ring *ring, u32 i, u32 size, u32 status) noexcept nogil:
     """Take the frame in descriptor ``i``, or NULL while more of it is to come."""
     cdef sk_buff *skb
+    if unlikely(ring.info != NULL) and ring.info[i].large != NULL:
+        skb = igb_large_skb(ring, i)
+        igb_reuse_rx_buffer(ring, i)
+        skb.frames = ring.info[i].frames
+        skb.id = ring.frame_id[i]
+        return skb
     if unlikely(ring.skb != NULL or not status & E1000_RXD_STAT_EOP):
         return igb_add_rx_frag(ring, i, size, status & E1000_RXD_STAT_EOP)
     skb = igb_construct_skb(ring, i, size)
-    skb.frames = 1
+    skb.frames = igb_rx_frames(ring, i)
     skb.id = ring.frame_id[i]
     return skb
 
@@ -270,7 +345,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
             continue
         total_bytes += skb.len
         total_packets += 1
-        igb_process_skb_fields(q, skb, desc, features)
+        igb_process_skb_fields(q, skb, desc, &ring.info[i] if ring.info != NULL else NULL, features)
         multicast += skb.pkt_type == PACKET_MULTICAST
         napi_gro_receive(&q.napi, skb)
     if total_packets:
@@ -302,10 +377,12 @@ cdef void igb_clean_rx_ring(igb_rx_ring *ring) noexcept nogil:
         kfree_skb_reason(ring.skb, NIC_DROP_RESET)
         ring.skb = NULL
     while i != ring.next_to_use and ring.desc[i].wb.length:
-        lost += not inside
+        lost += 0 if inside else igb_rx_frames(ring, i)
         inside = not ring.desc[i].wb.status_error & E1000_RXD_STAT_EOP
         i = i + 1 if i + 1 < ring.count else 0
     fate_add(ring.pool.n, ring.slot, NIC_DROP_RESET, lost)
+    if ring.info != NULL:
+        igb_free_large(ring)
     for k in range(ring.count):
         if ring.buffer[k].skb != NULL:
             skb_free_raw(ring.buffer[k].skb)

@@ -12,36 +12,38 @@ no CPU to run beside it, by the sender when half of the ring waits to be freed.
 """
 
 from libc.errno cimport EMSGSIZE, ENETDOWN, ENOBUFS
-from libc.string cimport memcpy
 
 from netstack._abi cimport (
     add_owned64, load_acquire32, load_relaxed32, spin_lock, spin_trylock, spin_unlock,
-    store_relaxed32, u8, u16, u32, u64, unlikely,
+    store_relaxed32, u8, u32, u64, unlikely,
 )
-from netstack._checksum cimport csum_block_add, csum_fold, csum_partial
 from netstack._counters cimport (
     SKB_CONSUMED, SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_BIG,
 )
+from netstack._gso cimport skb_checksum_help, skb_is_whole_gso
 from netstack._net cimport net_device
 from netstack._skb cimport (
-    CHECKSUM_NONE, CHECKSUM_PARTIAL, kfree_skb_reason, sk_buff, skb_end, skb_headlen,
+    CHECKSUM_PARTIAL, kfree_skb_reason, sk_buff, skb_end, skb_headlen,
     skb_set_slot,
 )
 from netstack.device._igb_nic cimport IGB_MAX_FRAME
 from netstack.device._igb_regs cimport (
     E1000_ADVTXD_DCMD_DEXT, E1000_ADVTXD_DCMD_EOP, E1000_ADVTXD_DCMD_IFCS,
-    E1000_ADVTXD_DCMD_RS, E1000_ADVTXD_DCMD_VLE, E1000_ADVTXD_DTYP_CTXT, E1000_ADVTXD_DTYP_DATA,
-    E1000_ADVTXD_MACLEN_SHIFT, E1000_ADVTXD_PAYLEN_SHIFT, E1000_ADVTXD_TUCMD_IPV4,
+    E1000_ADVTXD_DCMD_RS, E1000_ADVTXD_DCMD_TSE, E1000_ADVTXD_DCMD_VLE, E1000_ADVTXD_DTYP_CTXT, E1000_ADVTXD_DTYP_DATA,
+    E1000_ADVTXD_L4LEN_SHIFT, E1000_ADVTXD_MACLEN_SHIFT, E1000_ADVTXD_MSS_SHIFT, E1000_ADVTXD_PAYLEN_SHIFT,
+    E1000_ADVTXD_TUCMD_IPV4,
     E1000_ADVTXD_TUCMD_L4T_TCP, E1000_TXD_POPTS_TXSM, E1000_TXD_STAT_DD,
     E1000_TX_FLAGS_VLAN_SHIFT, e1000_adv_tx_context_desc, e1000_adv_tx_desc,
 )
 from netstack.device._igb_tx cimport igb_tx_tail
+from netstack.device._vnet cimport VNET_MAX_FRAME
 from netstack.driver._igb cimport (
     IGB_DEFAULT_TX_WORK, igb_adapter, igb_q_vector, igb_tx_buffer, igb_tx_ring, igb_tx_unused,
 )
 
 cdef enum:
     DATA_CMD = (E1000_ADVTXD_DTYP_DATA | E1000_ADVTXD_DCMD_DEXT | E1000_ADVTXD_DCMD_IFCS)
+    UDP_HLEN = 8
     UDP_CSUM_OFFSET = 6
     TCP_CSUM_OFFSET = 16
 
@@ -111,47 +113,31 @@ cdef void igb_clean_tx_ring(igb_tx_ring *ring, u32 slot) noexcept nogil:
 
 # ---- sending
 
-cdef void igb_checksum_help(sk_buff *skb) noexcept nogil:
-    """Finish a checksum that the NIC has no offload for. [skb_checksum_help()]"""
-    cdef u8 *start = skb.head + (skb.csum >> 16)
-    cdef u8 *field = start + (skb.csum & 0xFFFF)
-    cdef u32 done = skb_headlen(skb) - <u32>(start - skb.data)
-    cdef u32 sum = csum_partial(start, done, 0)
-    cdef const sk_buff *part = skb.frag_list
-    cdef u16 folded
-    while part != NULL:
-        sum = csum_block_add(sum, csum_partial(part.data, part.len, 0), done)
-        done += part.len
-        part = part.next
-    folded = csum_fold(sum)
-    if folded == 0:
-        folded = 0xFFFF
-    memcpy(field, &folded, 2)
-    skb.ip_summed = CHECKSUM_NONE
-
-
 cdef inline void igb_tx_advance(igb_tx_ring *ring) noexcept nogil:
     """Go on to the next descriptor. The poll looks at next_to_use without the lock."""
     store_relaxed32(&ring.next_to_use, ring.next_to_use + 1 if ring.next_to_use + 1 < ring.count else 0)
 
 
 cdef bint igb_tx_csum(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
-    """Write a context descriptor for VLAN tag and checksum if the packet wants one. [igb_tx_csum()]
+    """Write a context descriptor for VLAN tag, checksum and cutting if the packet wants one. [igb_tx_csum(), igb_tso()]
 
     True when one was written.
     """
     cdef e1000_adv_tx_context_desc *context
     cdef u32 tucmd = E1000_ADVTXD_DTYP_CTXT | E1000_ADVTXD_DCMD_DEXT
     cdef u32 lens = 0
+    cdef u32 mss = 0
     if skb.ip_summed == CHECKSUM_PARTIAL:
         if skb.csum & 0xFFFF == TCP_CSUM_OFFSET:
             tucmd |= E1000_ADVTXD_TUCMD_L4T_TCP
         elif skb.csum & 0xFFFF != UDP_CSUM_OFFSET:
-            igb_checksum_help(skb)
+            skb_checksum_help(skb)
     if skb.ip_summed == CHECKSUM_PARTIAL:
         tucmd |= E1000_ADVTXD_TUCMD_IPV4
         lens = (skb.csum >> 16) - skb.network_header
         lens |= (skb.network_header - <u32>(skb.data - skb.head)) << E1000_ADVTXD_MACLEN_SHIFT
+        if skb_is_whole_gso(skb):
+            mss = <u32>skb.gso_size << E1000_ADVTXD_MSS_SHIFT | UDP_HLEN << E1000_ADVTXD_L4LEN_SHIFT
     elif not skb.vlan_present:
         return False
     if skb.vlan_present:
@@ -160,7 +146,7 @@ cdef bint igb_tx_csum(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
     context.vlan_macip_lens = lens
     context.seqnum_seed = 0
     context.type_tucmd_mlhl = tucmd
-    context.mss_l4len_idx = 0
+    context.mss_l4len_idx = mss
     igb_tx_advance(ring)
     return True
 
@@ -183,6 +169,7 @@ cdef void igb_tx_map(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
     if igb_tx_csum(ring, skb):
         cmd = E1000_ADVTXD_DCMD_VLE if skb.vlan_present else 0
         olinfo |= E1000_TXD_POPTS_TXSM if skb.ip_summed == CHECKSUM_PARTIAL else 0
+        cmd |= <u32>E1000_ADVTXD_DCMD_TSE if skb_is_whole_gso(skb) else 0
     igb_tx_desc(ring, skb.data, skb_headlen(skb), cmd if part != NULL else cmd | last, olinfo)
     while part != NULL:
         igb_tx_advance(ring)
@@ -221,7 +208,7 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     spin_lock(&ring.lock)
     if unlikely(not ring.up):
         return igb_tx_drop(ring, dev, skb, SKB_DROP_REASON_DEV_READY, -ENETDOWN)
-    if unlikely(size > IGB_MAX_FRAME or size == 0):
+    if unlikely(size > (VNET_MAX_FRAME if skb_is_whole_gso(skb) else IGB_MAX_FRAME) or size == 0):
         return igb_tx_drop(ring, dev, skb, SKB_DROP_REASON_PKT_TOO_BIG, -EMSGSIZE)
     if igb_tx_unused(ring) < ring.count // 2:
         igb_clean_tx(ring, skb.slot, IGB_DEFAULT_TX_WORK)

@@ -16,7 +16,7 @@ from netstack._checksum cimport ip_fast_csum
 from netstack._gso cimport gso_save
 from netstack._net cimport NETIF_F_GRO, gro_normal_batch, sysctl_get
 from netstack._skb cimport (
-    CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_FRAGLIST, SKB_GSO_TCPV4, SKB_GSO_UDP_L4,
+    CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_FRAGLIST, SKB_GSO_NONE, SKB_GSO_TCPV4, SKB_GSO_UDP_L4,
     queue_init, queue_tail, sk_buff, skb_headlen,
 )
 from netstack.napi._gro_flow cimport (
@@ -158,7 +158,7 @@ cdef gro_result dev_gro_receive(napi_struct *napi, sk_buff *skb) noexcept nogil:
     cdef sk_buff **link
     cdef gro_result result
     state.offset = 0
-    state.flush = skb.frag_list != NULL
+    state.flush = skb.frag_list != NULL or skb.gso_type != SKB_GSO_NONE
     state.same_flow = False
     state.is_flist = False
     link = inet_gro_receive(napi, held, skb, &state)

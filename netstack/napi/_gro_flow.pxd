@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from netstack._abi cimport get_be16, get_be32, likely, u8, u16, u32, u64
 from netstack._checksum cimport csum_add, csum_fold, csum_partial, csum_tcpudp_nofold
 from netstack._skb cimport (
-    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, sk_buff, skb_mac_header,
+    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, sk_buff, skb_mac_header,
 )
 from netstack.napi._napi cimport gro_list
 
@@ -132,7 +132,7 @@ cdef inline bint gro_checksum_bad(sk_buff *skb, u8 protocol) noexcept nogil:
     cdef const u8 *iph = skb.data
     cdef u32 size = skb.len - IP_HLEN
     cdef u32 pseudo
-    if likely(skb.ip_summed == CHECKSUM_UNNECESSARY):
+    if likely(skb.ip_summed == CHECKSUM_UNNECESSARY) or skb.ip_summed == CHECKSUM_PARTIAL:
         return False
     pseudo = csum_tcpudp_nofold(get_be32(iph + 12), get_be32(iph + 16), size, protocol, 0)
     if skb.ip_summed == CHECKSUM_COMPLETE and csum_fold(csum_add(skb.csum, pseudo)) == 0:

@@ -14,7 +14,8 @@ from netstack._abi cimport add_relaxed64, get_be16, likely, load_acquire32, load
 from netstack._counters cimport (
     SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNHANDLED_PROTO,
 )
-from netstack._net cimport ETH_HLEN, IFF_UP, MAX_PTYPES, Net, fast_path, net_device, sysctl_get
+from netstack._gso cimport skb_is_whole_gso, skb_segment
+from netstack._net cimport ETH_HLEN, IFF_UP, MAX_PTYPES, NETIF_F_GSO_UDP_L4, Net, fast_path, net_device, sysctl_get
 from netstack._skb cimport (
     PACKET_OTHERHOST, PACKET_OUTGOING, consume_skb, kfree_skb_reason, skb_clone, skb_headlen, skb_pull,
 )
@@ -146,6 +147,21 @@ cdef void netif_receive_skb_list(net *n, void *head, void *sd) noexcept nogil:
         skb = following
 
 
+cdef int xmit_segments(sk_buff *skb) noexcept nogil:
+    """Cut a packet of many frames that the device can't cut, and send each. The last error. [validate_xmit_skb()]"""
+    cdef sk_buff *seg = skb_segment(skb)
+    cdef sk_buff *following
+    cdef int err = -ENOBUFS if seg == NULL else 0
+    cdef int rc
+    while seg != NULL:
+        following = seg.next
+        seg.next = NULL
+        rc = dev_xmit(seg)
+        err = rc if rc else err
+        seg = following
+    return err
+
+
 cdef int dev_xmit(void *p) noexcept nogil:
     """Send a frame (data at its Ethernet header) through its device; taps see it first. Consumes skb.
 
@@ -159,6 +175,8 @@ cdef int dev_xmit(void *p) noexcept nogil:
         kfree_skb_reason(skb, SKB_DROP_REASON_DEV_READY)
         return -ENETDOWN
     skb.mac_header = <u16>(skb.data - skb.head)
+    if unlikely(skb_is_whole_gso(skb)) and not dev.features & NETIF_F_GSO_UDP_L4:
+        return xmit_segments(skb)
     if unlikely(load_acquire_ptr(&dev.net.taps) != NULL):
         skb.pkt_type = PACKET_OUTGOING
         tap_deliver(dev.net, skb, dev.net.clock(dev.net.clock_arg))
@@ -170,7 +188,7 @@ cdef int dev_xmit(void *p) noexcept nogil:
 
 
 cdef extern from "<errno.h>" nogil:
-    int ENETDOWN
+    int ENETDOWN, ENOBUFS
 
 
 cdef void dev_add_fast(net *n, u16 type, ptype_fast fast) noexcept:

@@ -20,8 +20,9 @@ from netstack._abi cimport (
     store_release_ptr, store_seq32, u8, u32, u64, uintptr_t,
 )
 from netstack._net cimport Net
+from netstack._gso cimport frame_checksum, skb_gso_frame, skb_gso_frames, skb_is_whole_gso
 from netstack._skb cimport (
-    PACKET_OUTGOING, skb_copy_bits, skb_mac_header,
+    CHECKSUM_PARTIAL, PACKET_OUTGOING, SKB_GSO_NONE, skb_copy_bits, skb_mac_header,
 )
 
 
@@ -63,8 +64,8 @@ cdef enum:
     MAX_FRAME = 65536 + 32
 
 
-cdef u32 gather(sk_buff *skb, u8 *to, u32 most) noexcept nogil:
-    """Put a frame together as it was on the wire, its VLAN tag included. Gives the whole length."""
+cdef u32 gather(const sk_buff *skb, u8 *to, u32 most) noexcept nogil:
+    """Put a frame together as it stands in its buffers. Gives the whole length."""
     cdef u8 *mac = skb_mac_header(skb)
     cdef u32 pulled = <u32>(skb.data - mac)
     cdef u32 total = pulled + skb.len
@@ -72,7 +73,12 @@ cdef u32 gather(sk_buff *skb, u8 *to, u32 most) noexcept nogil:
     memcpy(to, mac, part)
     if part < most:
         skb_copy_bits(skb, 0, to + part, min(skb.len, most - part))
-    if skb.vlan_present and most >= total + 4 and total >= 14:
+    return total
+
+
+cdef u32 insert_tag(const sk_buff *skb, u8 *to, u32 total) noexcept nogil:
+    """Put the VLAN tag back where it was on the wire. Gives the length."""
+    if skb.vlan_present and MAX_FRAME >= total + 4 and total >= 14:
         memmove(to + 16, to + 12, total - 12)
         put_be16(to + 12, 0x8100)
         put_be16(to + 14, skb.vlan_tci)
@@ -88,13 +94,25 @@ cdef void ring_put(tap *t, const void *data, u32 size) noexcept nogil:
     t.used += size
 
 
-cdef void tap_copy(tap *t, sk_buff *skb, u64 now) noexcept nogil:
+cdef u32 tap_frame(const sk_buff *skb, u32 nr, u8 *to) noexcept nogil:
+    """Put frame ``nr`` of a packet together; a checksum that was left to a device is made."""
+    cdef u32 size
+    if skb_is_whole_gso(skb):
+        size = skb_gso_frame(skb, nr, to)
+    else:
+        size = gather(skb, to, MAX_FRAME)
+        if skb.ip_summed == CHECKSUM_PARTIAL and skb.gso_type == SKB_GSO_NONE and size <= MAX_FRAME:
+            frame_checksum(to, size, (skb.csum >> 16) - skb.mac_header, skb.csum & 0xFFFF)
+    return insert_tag(skb, to, size)
+
+
+cdef void tap_copy(tap *t, sk_buff *skb, u32 nr, u64 now) noexcept nogil:
     """Filter one frame for one tap and keep a copy, or count what did not fit."""
     cdef tap_record rec
     cdef u64 one = 1
     cdef u32 keep
     spin_lock(&t.lock)
-    rec.wire_len = gather(skb, t.scratch, MAX_FRAME)
+    rec.wire_len = tap_frame(skb, nr, t.scratch)
     keep = t.run(t.program, t.scratch, rec.wire_len, min(rec.wire_len, MAX_FRAME)) if t.program != NULL else t.snaplen
     if keep == 0:
         spin_unlock(&t.lock)
@@ -106,7 +124,7 @@ cdef void tap_copy(tap *t, sk_buff *skb, u64 now) noexcept nogil:
         spin_unlock(&t.lock)
         return
     rec.tstamp = now
-    rec.id = skb.id
+    rec.id = skb.id + nr if skb.id else 0
     rec.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
     rec.outgoing = skb.pkt_type == PACKET_OUTGOING
     ring_put(t, &rec, sizeof(tap_record))
@@ -118,13 +136,16 @@ cdef void tap_copy(tap *t, sk_buff *skb, u64 now) noexcept nogil:
 
 
 cdef void tap_deliver(net *n, sk_buff *skb, u64 now) noexcept nogil:
-    """Show a frame to every tap. The frame stays the caller's."""
+    """Show a packet to every tap, of coalesced frames one after the other. The packet stays the caller's."""
+    cdef u32 frames = skb_gso_frames(skb) if skb_is_whole_gso(skb) else 1
+    cdef u32 nr
     cdef tap *t
     fetch_add32(&n.tap_users, 1)       # before the list is read: PacketTap.close waits for it
     fence()
     t = <tap *>load_acquire_ptr(&n.taps)
     while t != NULL:
-        tap_copy(t, skb, now)
+        for nr in range(frames):
+            tap_copy(t, skb, nr, now)
         t = <tap *>load_acquire_ptr(<void **>&t.next)
     fetch_add32(&n.tap_users, <u32>-1)
 

@@ -28,7 +28,8 @@ from netstack._net cimport (
     icmp_ratemask, mib_inc, net, net_now, sysctl_get,
 )
 from netstack._skb cimport (
-    CHECKSUM_UNNECESSARY, SkBuff, consume_skb, kfree_skb_reason, sk_buff, skb_headlen, skb_network_header,
+    CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff, consume_skb, kfree_skb_reason, sk_buff, skb_headlen,
+    skb_network_header,
 )
 from netstack.proto._inet cimport (
     ICMP_ECHO, ICMP_ECHOREPLY, ICMP_EXT_ECHO, ICMP_EXT_ECHOREPLY, ICMP_HLEN,
@@ -142,7 +143,8 @@ cdef u32 icmp_rcv_check(net *n, sk_buff *skb) noexcept nogil:
     """Check sum and size of a message, data at its header; a drop reason, or 0. The head of icmp_rcv()."""
     cdef u32 slot = skb.slot
     mib_inc(n, slot, IcmpInMsgs)
-    if skb.ip_summed != CHECKSUM_UNNECESSARY and csum_fold(skb_checksum(skb, 0, skb.len, 0)):
+    if (skb.ip_summed != CHECKSUM_UNNECESSARY and skb.ip_summed != CHECKSUM_PARTIAL
+            and csum_fold(skb_checksum(skb, 0, skb.len, 0))):
         mib_inc(n, slot, IcmpInCsumErrors)
         mib_inc(n, slot, IcmpInErrors)
         return SKB_DROP_REASON_ICMP_CSUM

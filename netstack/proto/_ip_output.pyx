@@ -23,11 +23,13 @@ from netstack._counters cimport (
     IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NOMEM,
     SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
 )
+from netstack._gso cimport skb_checksum_help, skb_is_gso
 from netstack._net cimport (
     ETH_HLEN, SLOT_PROCESS, Net, ip_default_ttl, mib_add, mib_inc, net, net_device, net_now, sysctl_get,
 )
 from netstack._skb cimport (
-    CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SKB_STRUCT, SkBuff, consume_skb,
+    CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SKB_STRUCT, SkBuff,
+    consume_skb,
     dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end,
     skb_headlen, skb_push,
 )
@@ -221,7 +223,7 @@ cdef int ip_output(net *n, sk_buff *skb) noexcept nogil:
         if skb.rt_flags & RTCF_MULTICAST and skb.data[IP_TTL] == 0:
             consume_skb(skb)
             return 0
-    if likely(skb.len <= (<ip_out_cb *>skb.cb).mtu):
+    if likely(skb.len <= (<ip_out_cb *>skb.cb).mtu) or skb_is_gso(skb):
         return ip_finish_output2(n, skb)
     return ip_fragment(n, skb)
 
@@ -286,6 +288,12 @@ cdef sk_buff *ip_copy(net *n, const sk_buff *skb, u32 offset, u32 size) noexcept
     copy.rt_type = skb.rt_type
     copy.network_header = <u16>(copy.data - copy.head)
     copy.mac_header = copy.network_header
+    if offset == 0 and skb.ip_summed == CHECKSUM_PARTIAL:
+        copy.ip_summed = CHECKSUM_PARTIAL
+        copy.csum = skb.csum + (<u32>(copy.data - copy.head) << 16) - (<u32>(skb.data - skb.head) << 16)
+        copy.gso_type = skb.gso_type
+        copy.gso_size = skb.gso_size
+        copy.gso_segs = skb.gso_segs
     memcpy(copy.cb, skb.cb, sizeof(ip_out_cb))
     return copy
 
@@ -306,6 +314,8 @@ cdef int ip_fragment(net *n, sk_buff *skb) noexcept nogil:
         mib_inc(n, slot, IpFragFails)
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_BIG)
         return -EMSGSIZE
+    if skb.ip_summed == CHECKSUM_PARTIAL:
+        skb_checksum_help(skb)
     while offset < end:
         size = end - offset if end - offset <= mtu - ihl else most
         piece = ip_copy(n, skb, offset, size)

@@ -27,7 +27,7 @@ from netstack._counters cimport (
 from netstack._gso cimport skb_gro_split, skb_is_gso
 from netstack._net cimport SLOT_PROCESS, Net, mib_inc, net
 from netstack._skb cimport (
-    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff,
+    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_DODGY, SKB_GSO_UDP_L4, SkBuff,
     kfree_skb_reason, sk_buff, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_pull,
     skb_transport_header,
 )
@@ -84,7 +84,7 @@ cdef inline bint udp_csum_init(net *n, sk_buff *skb) noexcept nogil:
             get_be32(iph + 12), get_be32(iph + 16), skb.len, IPPROTO_UDP, skb.csum) == 0:
         return True
     if skb.ip_summed > CHECKSUM_COMPLETE:
-        return True                # CHECKSUM_PARTIAL: from this host, never on a wire
+        return True                # CHECKSUM_PARTIAL: it has not been on a cable
     SOCK_CB(skb).csum_unchecked = 1
     return skb.len > CHECKSUM_BREAK or udp_csum_complete(n, skb)
 
@@ -131,7 +131,8 @@ cdef inline void udp_queue_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd)
     [udp_queue_rcv_skb(), udp_unexpected_gso()]
     """
     cdef sk_buff *following
-    if likely(not skb_is_gso(skb)) or (load_acquire32(&sk.flags) & SOCKF_GRO and skb.gso_type == SKB_GSO_UDP_L4):
+    if likely(not skb_is_gso(skb)) or (load_acquire32(&sk.flags) & SOCKF_GRO
+                                       and skb.gso_type & ~<u32>SKB_GSO_DODGY == SKB_GSO_UDP_L4):
         udp_queue_rcv_one(n, sk, skb, sd)
         return
     skb = skb_gro_split(skb)

@@ -15,8 +15,8 @@ from libc.string cimport memcpy
 from netstack._abi cimport load_acquire32, put_be16, u8, u16, u32
 from netstack._checksum cimport csum_tcpudp_magic
 from netstack._counters cimport IpOutNoRoutes, UdpOutDatagrams, UdpSndbufErrors
-from netstack._net cimport SLOT_PROCESS, mib_inc
-from netstack._skb cimport sk_buff
+from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mib_inc
+from netstack._skb cimport CHECKSUM_PARTIAL, SKB_GSO_DODGY, SKB_GSO_UDP_L4, sk_buff
 from netstack.proto._icmp_err cimport ip_local_error
 from netstack.proto._inet cimport IP_DF, IP_HLEN, RTCF_BROADCAST, RTN_MULTICAST
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
@@ -30,6 +30,7 @@ from netstack.sock._wake cimport sock_take_err
 
 cdef enum:
     UDP_MAX_SEGMENTS = 128         # datagrams of one message with UDP_SEGMENT
+    UDP_CSUM_OFFSET = 6
     UDP_MAX_DATA = 65507           # what fits behind an IP and a UDP header
 
 
@@ -85,6 +86,23 @@ cdef void ip_generic_getfrag(sk_buff *skb, u32 done, const sock_msg *msg, size_t
         offset = 0
 
 
+cdef void udp_set_csum(sk_buff *skb, const rtable *rt, u32 gso_size) noexcept nogil:
+    """Make the checksum, or leave it to a device that makes checksums, with the pseudo header's sum in its place.
+
+    A device can do nothing for a datagram that will be cut into IP fragments. [udp4_hwcsum(), udp_set_csum()]
+    """
+    cdef u16 check
+    if gso_size or (rt.dev.features & NETIF_F_HW_CSUM and skb.len + IP_HLEN <= rt.mtu):
+        check = ~csum_tcpudp_magic(rt.saddr, rt.daddr, skb.len, IPPROTO_UDP, 0)
+        skb.ip_summed = CHECKSUM_PARTIAL
+        skb.csum = <u32>(skb.data - skb.head) << 16 | UDP_CSUM_OFFSET
+    else:
+        check = csum_tcpudp_magic(rt.saddr, rt.daddr, skb.len, IPPROTO_UDP, skb_checksum(skb, 0, skb.len, 0))
+        if check == 0:
+            check = 0xFFFF         # 0 would say that there is none (RFC 768)
+    memcpy(skb.data + UDP_CSUM_OFFSET, &check, 2)
+
+
 cdef bint ip_dont_fragment(const sock *sk, const rtable *rt) noexcept nogil:
     """Say whether DF is set. [ip_dont_fragment()]"""
     if sk.pmtudisc == IP_PMTUDISC_WANT:
@@ -93,12 +111,14 @@ cdef bint ip_dont_fragment(const sock *sk, const rtable *rt) noexcept nogil:
 
 
 cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, const rtable *rt,
-                      u16 dport) noexcept nogil:
-    """Send ``size`` bytes of the message, from ``offset`` on, as one datagram. [udp_send_skb()]"""
+                      u16 dport, u32 gso_size) noexcept nogil:
+    """Send ``size`` bytes of the message, from ``offset`` on, as one datagram. [udp_send_skb()]
+
+    With ``gso_size`` they are datagrams of that size, which the device cuts.
+    """
     cdef sk_buff *skb = ip_alloc_skb(sk.n, UDP_HLEN + size)
     cdef u16 frag_off = 0
     cdef u32 ttl = sk.mc_ttl if rt.type == RTN_MULTICAST else sk.ttl
-    cdef u16 check
     cdef int rc
     if skb == NULL:
         mib_inc(sk.n, SLOT_PROCESS, UdpSndbufErrors)
@@ -109,11 +129,12 @@ cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, co
     put_be16(skb.data + 6, 0)
     ip_generic_getfrag(skb, UDP_HLEN, msg, offset, size)
     if not load_acquire32(&sk.flags) & SOCKF_NO_CHECK:
-        check = csum_tcpudp_magic(rt.saddr, rt.daddr, skb.len, IPPROTO_UDP, skb_checksum(skb, 0, skb.len, 0))
-        if check == 0:
-            check = 0xFFFF         # 0 would say that there is none (RFC 768)
-        memcpy(skb.data + 6, &check, 2)
-    if ip_dont_fragment(sk, rt) and skb.len + IP_HLEN <= rt.mtu:
+        udp_set_csum(skb, rt, gso_size)
+    if gso_size:
+        skb.gso_type = SKB_GSO_UDP_L4 | SKB_GSO_DODGY
+        skb.gso_size = <u16>gso_size
+        skb.gso_segs = <u16>((size + gso_size - 1) // gso_size)
+    if ip_dont_fragment(sk, rt) and (gso_size or skb.len + IP_HLEN <= rt.mtu):
         frag_off = IP_DF
     rc = ip_send_skb(sk.n, skb, rt, IPPROTO_UDP, <u8>(msg.tos if msg.tos >= 0 else <int>sk.tos),
                      <u8>(msg.ttl if msg.ttl >= 0 else <int>ttl), frag_off)
@@ -140,6 +161,8 @@ cdef int udp_may_send(sock *sk, const sock_msg *msg, u32 gso_size, const rtable 
         ip_local_error(sk, EMSGSIZE, rt.daddr, sk.dport, rt.mtu)
         return -EMSGSIZE
     if gso_size < msg.len and (msg.len + gso_size - 1) // gso_size > UDP_MAX_SEGMENTS:
+        return -EINVAL
+    if gso_size <= 0xFFFF and load_acquire32(&sk.flags) & SOCKF_NO_CHECK:
         return -EINVAL
     return 0
 
@@ -172,11 +195,14 @@ cdef int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport
     rc = udp_may_send(sk, msg, gso_size, rt)
     if rc:
         return rc
-    while True:
+    if gso_size < msg.len and rt.dev.features & NETIF_F_GSO_UDP_L4:
+        rc = udp_send_one(sk, msg, 0, <u32>msg.len, rt, dport, gso_size)
+        offset = msg.len
+    while rc == 0 and (offset == 0 or offset < msg.len):
         size = <u32>min(msg.len - offset, <size_t>gso_size)
-        rc = udp_send_one(sk, msg, offset, size, rt, dport)
+        rc = udp_send_one(sk, msg, offset, size, rt, dport, 0)
         offset += size
-        if rc or offset >= msg.len:
+        if size == 0:
             break
     if rc == 0:
         mib_inc(sk.n, SLOT_PROCESS, UdpOutDatagrams)

@@ -90,7 +90,7 @@ cdef int get_records(object packets, Py_buffer *view, bint writable, str caller)
 cdef inline u32 segment(const sk_buff *skb) noexcept nogil:
     """Bytes of the next datagram: all, but of a merged packet only one of its segments."""
     cdef u32 left = data_left(skb)
-    return skb.gso_size if skb.gso_type == SKB_GSO_UDP_L4 and 0 < skb.gso_size < left else left
+    return skb.gso_size if skb.gso_type & SKB_GSO_UDP_L4 and 0 < skb.gso_size < left else left
 
 
 cdef inline sk_buff *after(sock *sk, sk_buff *skb, u32 size) noexcept nogil:

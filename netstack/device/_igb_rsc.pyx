@@ -1,0 +1,129 @@
+"""igb: receive-side coalescing: up to 64 KiB of frames of a flow as one.
+
+Stage 1 of 8:  [device] driver irq napi netif nf proto sock
+In       frames of a virtual wire, each behind a virtio header   device/_vnet.pyx
+Out      descriptors with DD set          driver/_igb_rx.pyx
+Context  hardware, run by whoever is the CPU; no GIL; never allocates, never raises
+Kernel   none; Intel 82599 datasheet 7.11 (receive side coalescing), which the 82576 does not have
+
+Nobody knows how long the next frame is, so it is read into a large buffer. What is short is copied to the buffers
+of the ring, and the large one is used again while it is in the cache; what is long stays where it is, and the
+driver posts another. Out of large buffers the NIC interrupts at once (7.3.4, LLI); when the driver has none left
+it goes on with its own memory, and copies everything.
+"""
+
+from libc.string cimport memcpy
+
+from netstack._abi cimport add_owned64, u8, u16, u32, u64, unlikely
+from netstack._counters cimport SKB_DROP_REASON_DEV_HDR, SKB_NOT_DROPPED_YET
+from netstack._net cimport fate_add
+from netstack.device._igb_nic cimport (
+    IGB_STAT_GORC, IGB_STAT_GPRC, IGB_STAT_TPR, igb_cause, igb_nic, igb_rx_unit,
+)
+from netstack.device._igb_regs cimport E1000_RXD_STAT_VP, IGB_MAX_VECTORS, e1000_adv_rx_desc
+from netstack.device._igb_rss cimport igb_rss_rebuild
+from netstack.device._igb_rx cimport igb_rx_admit_vnet, igb_rx_spread, igb_rx_take
+from netstack.device._vnet cimport (
+    VNET_HDR, VNET_MAX_FRAME, virtio_net_hdr, vnet_info, vnet_parse,
+)
+
+cdef enum:
+    RSC_COPY = 4                   # coalesced frames that fit in so many buffers of the ring are copied
+
+
+cdef bint rsc_take(igb_nic *nic, u8 *buffer, u64 *frame_id, vnet_info *info) noexcept nogil:
+    """Read the next frame into ``buffer`` and check its header. info.len is 0 when none waits; False: dropped."""
+    cdef int got = igb_rx_take(nic, buffer - VNET_HDR, VNET_HDR + VNET_MAX_FRAME + 1, frame_id)
+    cdef virtio_net_hdr hdr
+    cdef u32 reason = SKB_DROP_REASON_DEV_HDR
+    info.len = 0
+    if got == 0:
+        return True
+    if got > VNET_HDR and got <= VNET_HDR + VNET_MAX_FRAME:
+        memcpy(&hdr, buffer - VNET_HDR, VNET_HDR)
+        reason = vnet_parse(&hdr, buffer, <u32>got - VNET_HDR, info)
+    if unlikely(reason != SKB_NOT_DROPPED_YET):
+        fate_add(nic.n, nic.slot, reason, 1)
+        return False
+    # The first of the frames has its number; the others have those that follow.
+    add_owned64(&nic.n.slots[nic.slot].rx_frames, info.frames - 1)
+    return True
+
+
+cdef void rsc_keep(igb_nic *nic, igb_rx_unit *q, u8 *buffer) noexcept nogil:
+    """Finish a descriptor for the frame that stays in the large buffer on top."""
+    cdef e1000_adv_rx_desc *desc = &q.ring[q.head]
+    nic.nr_large -= 1
+    nic.fifo_info.large = buffer
+    q.info[q.head] = nic.fifo_info
+    q.frame_id[q.head] = nic.fifo_id
+    desc.wb = nic.fifo_wb
+    desc.wb.length = <u16>min(nic.fifo_info.len, <u32>0xFFFF)
+    q.head = q.head + 1 if q.head + 1 < q.count else 0
+
+
+cdef void rsc_interrupt(igb_nic *nic) noexcept nogil:
+    """Let the queue's vector fire without waiting for its throttle: low latency interrupt."""
+    cdef u32 vector
+    for vector in range(IGB_MAX_VECTORS):
+        if nic.rx[0].eicr == <u32>1 << vector:
+            nic.next_fire[vector] = 0
+
+
+cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *octets) noexcept nogil:
+    """Move up to ``budget`` frames, coalesced or not; gives how many frames those were on the wire."""
+    cdef vnet_info *info = &nic.fifo_info
+    cdef u8 *buffer
+    cdef u32 moved = 0
+    cdef u32 _i
+    for _i in range(budget):
+        if q.head == q.tail:
+            q.starved = 1
+            break
+        if unlikely(nic.nr_large == 0 and not nic.large_dry):
+            rsc_interrupt(nic)
+            break
+        buffer = nic.large[nic.nr_large - 1] if nic.nr_large else nic.fifo
+        if not rsc_take(nic, buffer, &nic.fifo_id, info):
+            moved += 1
+            continue
+        if info.len == 0:
+            break
+        moved += info.frames
+        if not igb_rx_admit_vnet(nic, buffer, &info.len, &nic.fifo_wb, info):
+            continue
+        good[0] += info.frames
+        octets[0] += info.len + <u64>(info.frames - 1) * info.headers
+        if nic.fifo_wb.status_error & E1000_RXD_STAT_VP and info.partial:
+            info.csum_start -= 4   # the tag is in the descriptor now
+            info.headers -= 4
+        if info.gso_size and info.len > RSC_COPY * q.size and nic.nr_large:
+            rsc_keep(nic, q, buffer)
+            continue
+        nic.fifo_at = buffer
+        nic.fifo_len = info.len
+        nic.fifo_done = 0
+        if not igb_rx_spread(nic, q):
+            break
+    return moved
+
+
+cdef u32 igb_rsc_step(igb_nic *nic, u32 budget) noexcept nogil:
+    """Move what is on the wire, up to ``budget`` reads, and latch the queue's cause. Gives the number of frames."""
+    cdef igb_rx_unit *q = &nic.rx[0]
+    cdef u32 head = q.head
+    cdef u32 moved = 0
+    cdef u64 good = 0
+    cdef u64 octets = 0
+    if unlikely(nic.rss_dirty):
+        igb_rss_rebuild(nic)
+    if nic.fifo_len == 0 or igb_rx_spread(nic, q):
+        moved = rsc_receive(nic, q, budget, &good, &octets)
+    if moved:
+        add_owned64(&nic.stat[IGB_STAT_TPR], moved)
+    if good:
+        add_owned64(&nic.stat[IGB_STAT_GPRC], good)
+        add_owned64(&nic.stat[IGB_STAT_GORC], octets)
+    if q.head != head:
+        igb_cause(nic, q.eicr)
+    return moved
