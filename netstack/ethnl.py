@@ -141,7 +141,9 @@ def show_features(device: str, nic: Nic) -> list[dict[str, Any]]:
             on = any(active[part] for part in GROUPS[group])
             rows.append({"name": group, "active": on, "fixed": None, "requested": None})
         on = active[feature.name]
-        rows.append({"name": feature.name, "active": on, "fixed": not _may_switch(feature, nic)})
+        rows.append(
+            {"name": feature.name, "active": on, "fixed": not _may_switch(feature, nic)}
+        )
         rows[-1]["requested"] = on
     return rows
 

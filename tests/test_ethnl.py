@@ -155,3 +155,25 @@ def test_loopback_has_none_of_it(it):
     for what in ethnl.SET:
         with pytest.raises(OSError, match="lo has no"):
             ethnl.SET[what]("lo", it.host.lo.nic, {"rx": "on"})
+
+
+def test_what_only_a_wire_with_virtio_headers_can_is_fixed_on_others(it):
+    for name in ("rx-gro-hw", "tx-udp-segmentation", "tx-checksum-ip-generic"):
+        assert not active(it)[name]
+        with pytest.raises(OSError, match="Could not change any device features"):
+            change(it, "features", **{name: "on"})
+        change(it, "features", **{name: "off"})
+
+
+def test_and_there_it_can_be_switched():
+    with memory_host(vnet_hdr=True) as it:
+        rows = {row["name"]: row for row in shown(it, "features")}
+        assert rows["tx-udp-segmentation"]["active"]
+        assert not rows["tx-udp-segmentation"]["fixed"]
+        assert rows["rx-gro-hw"]["active"]
+        assert rows["rx-gro-hw"]["fixed"], "the cable is not asked"
+        assert rows["tx-checksumming"]["active"]
+        change(it, "features", tx="off")
+        assert not active(it)["tx-checksumming"]
+        change(it, "features", **{"tx-checksum-ip-generic": "on"})
+        assert active(it)["tx-checksumming"]

@@ -35,6 +35,11 @@ def _arguments(parser: Parser) -> None:
         metavar="APP",
         help="echo (default), discard, chargen, MODULE:FUNCTION or none; again for more",
     )
+    add(
+        "--offload",
+        action="store_true",
+        help="take datagrams of a sender with GSO many at a time, and leave checksums to the wire",
+    )
     add("--no-fast-path", action="store_true", help="every packet through the Python layers")
     add("--quiet", action="store_true", help="print nothing but errors")
 
@@ -89,6 +94,7 @@ def _host(args: Namespace) -> Any:
         mac=args.mac,
         mtu=args.mtu,
         ring=args.ring,
+        offload=args.offload,
         fast_path=not args.no_fast_path,
         control=False,  # ours can be stopped, and is there before the host
     )

@@ -79,6 +79,10 @@ cdef class TapWire:
             self.w.vnet_hdr = VNET_HDR
             self.w.set_offload = tap_set_offload
 
+    def fileno(self):
+        """The TAP's file descriptor."""
+        return self.w.fd
+
     @property
     def address(self):
         """The struct wire, for set-up code of the NIC."""

@@ -31,6 +31,7 @@ from netstack.sock._wake cimport sock_take_err
 cdef enum:
     UDP_MAX_SEGMENTS = 128         # datagrams of one message with UDP_SEGMENT
     UDP_CSUM_OFFSET = 6
+    UDP_NO_GSO = 0x10000           # more than any message: all in one datagram
     UDP_MAX_DATA = 65507           # what fits behind an IP and a UDP header
 
 
@@ -152,17 +153,16 @@ cdef int udp_may_send(sock *sk, const sock_msg *msg, u32 gso_size, const rtable 
         return -<int>err
     if load_acquire32(&sk.shutdown) & SEND_SHUTDOWN:
         return -EPIPE
-    if msg.len > UDP_MAX_DATA and gso_size >= msg.len:
+    if msg.len > UDP_MAX_DATA:
         ip_local_error(sk, EMSGSIZE, rt.daddr, sk.dport, rt.mtu)
         return -EMSGSIZE
-    if size + UDP_HLEN + IP_HLEN > rt.mtu and gso_size < msg.len:
-        return -EMSGSIZE
+    if size + UDP_HLEN + IP_HLEN > rt.mtu and gso_size != UDP_NO_GSO:
+        return -EMSGSIZE           # what UDP_SEGMENT cuts is never cut into IP fragments too
     if size + UDP_HLEN + IP_HLEN > rt.mtu and IP_PMTUDISC_DO <= sk.pmtudisc <= IP_PMTUDISC_INTERFACE:
         ip_local_error(sk, EMSGSIZE, rt.daddr, sk.dport, rt.mtu)
         return -EMSGSIZE
-    if gso_size < msg.len and (msg.len + gso_size - 1) // gso_size > UDP_MAX_SEGMENTS:
-        return -EINVAL
-    if gso_size <= 0xFFFF and load_acquire32(&sk.flags) & SOCKF_NO_CHECK:
+    if gso_size != UDP_NO_GSO and (msg.len > <size_t>gso_size * UDP_MAX_SEGMENTS
+                                   or load_acquire32(&sk.flags) & SOCKF_NO_CHECK):
         return -EINVAL
     return 0
 
@@ -191,7 +191,7 @@ cdef int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport
     cdef u32 size
     cdef int rc
     if gso_size == 0:
-        gso_size = 0x10000         # all in one
+        gso_size = UDP_NO_GSO
     rc = udp_may_send(sk, msg, gso_size, rt)
     if rc:
         return rc

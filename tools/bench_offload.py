@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""Receive what a kernel sender with UDP_SEGMENT sends through a TAP that hands it over whole (USO).
+
+    sudo tools/bench_offload.py                  # 18, 64 and 1472 bytes, 5 rounds of a second for each side
+    sudo tools/bench_offload.py --rounds 9 --json
+    sudo tools/bench_offload.py --small          # what a virtio header costs frames of a sender without GSO
+
+The sides take turns within one run, so that what disturbs the machine disturbs all of them:
+
+    bare        read() of the TAP into one buffer, in a compiled loop
+    sink        netstack run to completion: one compiled loop is the CPU and reads the socket (UDP_GRO)
+    recvmsg     netstack, recvmsg() in a Python loop: whole messages and their segment size
+    batch       netstack, recv_batch_into() in a Python loop: every datagram by itself
+    kernel      a kernel socket with UDP_GRO at the other end of a veth, recv_into() in a Python loop
+
+The Python loops poll for themselves when they find nothing (net.core.busy_read). Rates are datagrams;
+CPU is that of the receiving process. Runs in a network namespace of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Interface
+from typing import Any
+
+CLONE_NEWNET = 0x40000000
+SO_RCVBUFFORCE = 33
+SOL_UDP, UDP_GRO = socket.IPPROTO_UDP, 104
+HOST, PEER, PORT = "10.0.0.2", "10.0.0.1", 9000
+HEADERS = 10 + 14 + 20 + 8  # virtio, Ethernet, IPv4, UDP
+RCVBUF = 4 << 20
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+Result = dict[str, float]
+
+
+def sender(size: int, seconds: float, mode: str = "gso") -> subprocess.Popen[bytes]:
+    """Start a stream of datagrams to the host."""
+    command = [
+        *(sys.executable, os.path.join(HERE, "pktgen.py"), HOST, "--port", str(PORT)),
+        *("--mode", mode, "--size", str(size), "--seconds", str(seconds), "--json"),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def result(stream: subprocess.Popen[bytes], got: int, cpu_ns: float, wall_ns: float) -> Result:
+    """Say what came of a stream that has ended."""
+    (sent,) = json.load(stream.stdout)  # type: ignore[arg-type]
+    stream.wait()
+    return {
+        "rate": got / wall_ns * 1e9,
+        "ns": cpu_ns / max(1, got),
+        "loss": max(0.0, 1 - got / max(1, sent["packets"])),
+    }
+
+
+def neighbour(mac: str) -> None:
+    """Tell the kernel where the host is."""
+    command = ["ip", "neigh", "replace", HOST, "lladdr", mac, "dev", "tap0"]
+    subprocess.run(command, check=True)
+
+
+def bare(size: int, seconds: float, mode: str = "gso", *, offload: bool = True) -> Result:
+    """Read the TAP and nothing else."""
+    from netstack.device._tapwire import TapWire
+    from netstack.device.tap import open_tap
+    from netstack.host import Host
+    from netstack.testing._traffic import Stop, read_bare
+
+    peer, host = IPv4Interface(f"{PEER}/24"), IPv4Interface(f"{HOST}/24")
+    with open_tap("tap0", peer=peer, host=host, vnet_hdr=offload) as tap:
+        with Host(threads=False) as short:  # it negotiates the offloads, and leaves
+            short.add_nic(TapWire(tap.fileno(), vnet_hdr=offload), "tap0")
+        neighbour("02:00:00:00:00:02")
+        stop = Stop()
+        stream = sender(size, seconds, mode)
+        threading.Thread(target=lambda: (stream.wait(), stop.set())).start()
+        headers = HEADERS if offload else 0
+        tally = read_bare(tap.fileno(), 0, stop, headers)
+        return result(stream, tally["packets"], tally["cpu_ns"], seconds * 1e9)
+
+
+def through(
+    read: Callable[[Any, Any, subprocess.Popen[bytes], int], int],
+    size: int,
+    seconds: float,
+    mode: str = "gso",
+    *,
+    offload: bool = True,
+    threads: bool = True,
+) -> Result:
+    """Let ``read`` take what the stream brings to a socket of netstack."""
+    import netstack
+
+    with netstack.up("tap0", addr=f"{HOST}/24", offload=offload, threads=threads) as host:
+        neighbour(host.devices[1].mac)
+        host.config["net.core.busy_read"] = 50
+        if not threads:
+            host.devices[1].nic.set_coalesce(0)
+        with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            host.config["net.core.rmem_max"] = RCVBUF
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RCVBUF)
+            sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+            sock.bind((HOST, PORT))
+            sock.settimeout(0.1)
+            before = time.process_time_ns()
+            stream = sender(size, seconds, mode)
+            got = read(host, sock, stream, size)
+            cpu = time.process_time_ns() - before
+            return result(stream, got, cpu, seconds * 1e9)
+
+
+def read_sink(host: Any, _sock: Any, stream: subprocess.Popen[bytes], _size: int) -> int:
+    """Be the CPU and the reader, in compiled code."""
+    from netstack.testing._sink import sink
+    from netstack.testing._traffic import Stop
+
+    stop = Stop()
+    threading.Thread(target=lambda: (stream.wait(), stop.set())).start()
+    fd = host.devices[1].wire.fileno()
+    return sink(host.cpus[0].address, PORT, fd, stop.address)["packets"]
+
+
+def read_recvmsg(_host: Any, sock: Any, stream: subprocess.Popen[bytes], _size: int) -> int:
+    """Read messages, and ask each for its segment size."""
+    recvmsg = sock.recvmsg
+    unpack = struct.Struct("i").unpack
+    got = 0
+    while True:
+        try:
+            while True:
+                data, ancillary, _flags, _peer = recvmsg(65535, 64)
+                if ancillary:
+                    size = unpack(ancillary[0][2])[0]
+                    got += (len(data) + size - 1) // size
+                else:
+                    got += 1
+        except TimeoutError:
+            if stream.poll() is not None:
+                return got
+
+
+def read_batch(_host: Any, sock: Any, stream: subprocess.Popen[bytes], _size: int) -> int:
+    """Read many datagrams a call into one buffer."""
+    buffer = bytearray(1 << 18)
+    records = bytearray(16 * 4096)
+    recv_batch_into = sock.recv_batch_into
+    got = 0
+    while True:
+        try:
+            while True:
+                got += recv_batch_into(buffer, records)
+        except TimeoutError:
+            if stream.poll() is not None:
+                return got
+
+
+def kernel(size: int, seconds: float) -> Result:
+    """Receive in another namespace, behind a veth."""
+    child = subprocess.Popen(
+        ["unshare", "-n", sys.executable, os.path.abspath(__file__), "--kernel-receiver", str(size)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        child.stdout.readline()  # type: ignore[union-attr]
+        for command in (
+            f"ip link add veth0 mtu 1500 type veth peer name veth1 mtu 1500 netns {child.pid}",
+            f"ip addr add {PEER}/24 dev veth0",
+            "ip link set veth0 up",
+            f"nsenter -t {child.pid} -n ip addr add {HOST}/24 dev veth1",
+            f"nsenter -t {child.pid} -n ip link set veth1 up",
+        ):
+            subprocess.run(command.split(), check=True)
+        child.stdin.write(b"go\n")  # type: ignore[union-attr]
+        child.stdin.flush()  # type: ignore[union-attr]
+        child.stdout.readline()  # type: ignore[union-attr]
+        stream = sender(size, seconds)
+        stream.wait()
+        child.send_signal(signal.SIGTERM)
+        got, cpu = json.loads(child.stdout.readline())  # type: ignore[union-attr]
+        return result(stream, got, cpu, seconds * 1e9)
+    finally:
+        child.kill()
+        child.wait()
+        subprocess.run(["ip", "link", "del", "veth0"], check=False)
+
+
+def kernel_receiver(size: int) -> int:
+    """Be the child of `kernel`: read until told to end, then say how much came."""
+    ended = False
+
+    def end(_number: int, _frame: object) -> None:
+        nonlocal ended
+        ended = True
+
+    signal.signal(signal.SIGTERM, end)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RCVBUF)
+    sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+    sock.bind((HOST, PORT))
+    sock.settimeout(0.1)
+    print("bound", flush=True)
+    buffer = bytearray(65535)
+    recv_into = sock.recv_into
+    got = 0
+    cpu = time.process_time_ns()
+    while not ended:
+        try:
+            while True:
+                got += -(-recv_into(buffer) // size)
+        except TimeoutError:
+            pass
+    print(json.dumps([got, time.process_time_ns() - cpu]), flush=True)
+    return 0
+
+
+SIDES: dict[str, Callable[[int, float], Result]] = {
+    "bare": bare,
+    "sink": lambda size, seconds: through(read_sink, size, seconds, threads=False),
+    "recvmsg": lambda size, seconds: through(read_recvmsg, size, seconds),
+    "batch": lambda size, seconds: through(read_batch, size, seconds),
+    "kernel": kernel,
+}
+SMALL: dict[str, Callable[[int, float], Result]] = {
+    f"{name} {'with' if offload else 'without'}": side
+    for offload in (False, True)
+    for name, side in (
+        ("bare", lambda size, s, offload=offload: bare(size, s, "mmsg", offload=offload)),
+        (
+            "sink",
+            lambda size, s, offload=offload: through(
+                read_sink, size, s, "mmsg", offload=offload, threads=False
+            ),
+        ),
+    )
+}
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run all sides in turn; a row a side and a size."""
+    sides = SMALL if args.small else {name: SIDES[name] for name in args.sides}
+    rows: list[dict[str, Any]] = []
+    for size in args.sizes:
+        runs: dict[str, list[Result]] = {name: [] for name in sides}
+        for _ in range(args.rounds):
+            for name, side in sides.items():
+                runs[name].append(side(size, args.seconds))
+        first = statistics.median(run["rate"] for run in next(iter(runs.values())))
+        for name, results in runs.items():
+            rates = sorted(run["rate"] for run in results)
+            rate = statistics.median(rates)
+            rows.append(
+                {
+                    "size": size,
+                    "side": name,
+                    "rate": round(rate),
+                    "of_first": round(rate / first, 3),
+                    "least": round(rates[0]),
+                    "most": round(rates[-1]),
+                    "ns": round(statistics.median(run["ns"] for run in results), 1),
+                    "loss": round(statistics.median(run["loss"] for run in results), 3),
+                }
+            )
+    return rows
+
+
+def print_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Print what was measured, for people."""
+    print(
+        f"{args.rounds} rounds of {args.seconds} s for each side, in turn; medians; thousand datagrams a second; "
+        f"{platform.node()}, Linux {platform.release()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}"
+    )
+    print(
+        f"{'size':>5} {'side':<13} {'kpps':>7} {'of first':>8} {'least':>7} {'most':>7} {'CPU ns':>7} {'loss':>6}"
+    )
+    for row in rows:
+        print(
+            f"{row['size']:>5} {row['side']:<13} {row['rate'] / 1e3:>7.0f} {row['of_first']:>8.2f} "
+            f"{row['least'] / 1e3:>7.0f} {row['most'] / 1e3:>7.0f} {row['ns']:>7.1f} {row['loss']:>6.1%}"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[18, 64, 1472], metavar="BYTES")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument(
+        "--small", action="store_true", help="a sender without GSO, virtio headers off and on"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--kernel-receiver", type=int, metavar="SIZE", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.kernel_receiver:
+        return kernel_receiver(args.kernel_receiver)
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        message = (
+            "bench_offload: a network namespace needs root\ntry: sudo tools/bench_offload.py"
+        )
+        print(message, file=sys.stderr)
+        return 2
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    rows = measure(args)
+    if args.json:
+        print(json.dumps({"offload": rows}))
+    else:
+        print_table(rows, args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
