@@ -12,14 +12,13 @@ from libc.string cimport memcpy
 from netstack._abi cimport get_be16, get_be32, htons, load_acquire32, put_be16, put_be32, u8, u16, u32
 from netstack._checksum cimport csum_block_add, csum_fold, csum_partial, ip_fast_csum
 from netstack._counters cimport SKB_DROP_REASON_NOMEM, SKB_NOT_DROPPED_YET
-from netstack._net cimport ETH_HLEN, SLOT_PROCESS, Net
+from netstack._net cimport SLOT_PROCESS, Net
 from netstack._skb cimport (
     CHECKSUM_NONE, CHECKSUM_PARTIAL, NET_SKB_PAD, SKB_LARGE, SKB_STRUCT, SkBuff, kfree_skb_reason, process_skb,
     skb_alloc, skb_class_for, skb_copy_bits, skb_end, skb_headlen, skb_mac_header, skb_wrap,
 )
 
 cdef enum:
-    ETH_P_8021Q = 0x8100
     IPV6_HLEN = 40
     UDP_HLEN = 8
     UDP_CSUM_OFFSET = 6
@@ -128,7 +127,7 @@ cdef void gso_measure(const sk_buff *skb, gso_cut *cut) noexcept nogil:
     """Find headers and payload of a packet of many frames. Whoever made it has checked them."""
     cdef const u8 *l4
     cut.mac = skb_mac_header(skb)
-    cut.l3 = ETH_HLEN + (4 if get_be16(cut.mac + 12) == ETH_P_8021Q else 0)
+    cut.l3 = skb.network_header - skb.mac_header
     cut.l4 = (skb.csum >> 16) - skb.mac_header
     cut.csum_offset = skb.csum & 0xFFFF
     l4 = cut.mac + cut.l4

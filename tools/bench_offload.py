@@ -8,13 +8,12 @@
 The sides take turns within one run, so that what disturbs the machine disturbs all of them:
 
     bare        read() of the TAP into one buffer, in a compiled loop
-    sink        netstack run to completion: one compiled loop is the CPU and reads the socket (UDP_GRO)
+    sink        netstack, its socket (UDP_GRO) read by a compiled loop
     recvmsg     netstack, recvmsg() in a Python loop: whole messages and their segment size
     batch       netstack, recv_batch_into() in a Python loop: every datagram by itself
     kernel      a kernel socket with UDP_GRO at the other end of a veth, recv_into() in a Python loop
 
-The Python loops poll for themselves when they find nothing (net.core.busy_read). Rates are datagrams;
-CPU is that of the receiving process. Runs in a network namespace of its own.
+Rates are datagrams; CPU is that of the receiving process. Runs in a network namespace of its own.
 """
 
 from __future__ import annotations
@@ -100,16 +99,12 @@ def through(
     mode: str = "gso",
     *,
     offload: bool = True,
-    threads: bool = True,
 ) -> Result:
     """Let ``read`` take what the stream brings to a socket of netstack."""
     import netstack
 
-    with netstack.up("tap0", addr=f"{HOST}/24", offload=offload, threads=threads) as host:
+    with netstack.up("tap0", addr=f"{HOST}/24", offload=offload) as host:
         neighbour(host.devices[1].mac)
-        host.config["net.core.busy_read"] = 50
-        if not threads:
-            host.devices[1].nic.set_coalesce(0)
         with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             host.config["net.core.rmem_max"] = RCVBUF
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RCVBUF)
@@ -123,15 +118,13 @@ def through(
             return result(stream, got, cpu, seconds * 1e9)
 
 
-def read_sink(host: Any, _sock: Any, stream: subprocess.Popen[bytes], _size: int) -> int:
-    """Be the CPU and the reader, in compiled code."""
-    from netstack.testing._sink import sink
-    from netstack.testing._traffic import Stop
+def read_sink(_host: Any, sock: Any, stream: subprocess.Popen[bytes], _size: int) -> int:
+    """Read in compiled code."""
+    from netstack.testing._traffic import Stop, read_socket
 
     stop = Stop()
     threading.Thread(target=lambda: (stream.wait(), stop.set())).start()
-    fd = host.devices[1].wire.fileno()
-    return sink(host.cpus[0].address, PORT, fd, stop.address)["packets"]
+    return read_socket(sock, stop)["packets"]
 
 
 def read_recvmsg(_host: Any, sock: Any, stream: subprocess.Popen[bytes], _size: int) -> int:
@@ -231,7 +224,7 @@ def kernel_receiver(size: int) -> int:
 
 SIDES: dict[str, Callable[[int, float], Result]] = {
     "bare": bare,
-    "sink": lambda size, seconds: through(read_sink, size, seconds, threads=False),
+    "sink": lambda size, seconds: through(read_sink, size, seconds),
     "recvmsg": lambda size, seconds: through(read_recvmsg, size, seconds),
     "batch": lambda size, seconds: through(read_batch, size, seconds),
     "kernel": kernel,
@@ -244,7 +237,7 @@ SMALL: dict[str, Callable[[int, float], Result]] = {
         (
             "sink",
             lambda size, s, offload=offload: through(
-                read_sink, size, s, "mmsg", offload=offload, threads=False
+                read_sink, size, s, "mmsg", offload=offload
             ),
         ),
     )

@@ -75,7 +75,7 @@ cdef void igb_apply_ivar(igb_nic *nic) noexcept nogil:
 cdef void igb_reset(igb_nic *nic) noexcept nogil:
     """CTRL.RST: every register to its initial value, the address from the EEPROM. 4.3."""
     cdef u32 q
-    nic.fifo_len = nic.loop_len = nic.nr_large = nic.large_dry = 0
+    nic.fifo_len = nic.loop_len = 0        # the large buffers stay: the driver takes them back
     for q in range(IGB_MAX_QUEUES):
         memset(&nic.rx[q], 0, sizeof(igb_rx_unit))
         nic.tx[q].enabled = nic.tx[q].head = nic.tx[q].tail = nic.tx[q].count = 0

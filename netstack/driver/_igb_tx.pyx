@@ -202,6 +202,7 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     cdef const sk_buff *part = skb.frag_list
     cdef u32 count = 2             # a context and the first buffer
     cdef u32 size = skb.len
+    cdef u32 frames = 1
     while part != NULL:
         count += 1
         part = part.next
@@ -215,10 +216,13 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     if unlikely(igb_tx_unused(ring) < count):
         ring.stopped = 1
         return igb_tx_drop(ring, dev, skb, SKB_DROP_REASON_DEV_READY, -ENOBUFS)
+    if skb_is_whole_gso(skb):
+        frames = skb.gso_segs
+        size += (frames - 1) * ((skb.csum >> 16) + UDP_HLEN - <u32>(skb.data - skb.head))
     igb_tx_map(ring, skb)
-    add_owned64(&ring.packets, 1)
+    add_owned64(&ring.packets, frames)
     add_owned64(&ring.bytes, size)
-    add_owned64(&dev.stats.tx_packets, 1)
+    add_owned64(&dev.stats.tx_packets, frames)
     add_owned64(&dev.stats.tx_bytes, size)
     spin_unlock(&ring.lock)
     return 0

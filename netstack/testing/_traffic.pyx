@@ -214,11 +214,6 @@ cdef class Stop:
         """Let the next loop run."""
         store_release32(&self.flag, 0)
 
-    @property
-    def address(self):
-        """Of the flag."""
-        return <uintptr_t>&self.flag
-
 
 def read_bare(int fd, u64 count, Stop stop=None, u32 headers=0):
     """The yardstick: read frames into one buffer until ``count`` came, ``stop`` is set, or (no stop) none waits.
