@@ -1,16 +1,24 @@
 #!/usr/bin/env python3
 """Receive what a kernel sender with UDP_SEGMENT sends through a TAP that hands it over whole (USO).
 
-    sudo tools/bench_offload.py                  # 18, 64 and 1472 bytes, 5 rounds of a second for each side
+    sudo tools/bench_offload.py                  # 18, 64 and 1472 bytes: fill and drain, then streams
     sudo tools/bench_offload.py --rounds 9 --json
-    sudo tools/bench_offload.py --small          # what a virtio header costs frames of a sender without GSO
+    sudo tools/bench_offload.py --small          # what a virtio header costs datagrams of a sender without GSO
 
-The sides take turns within one run, so that what disturbs the machine disturbs all of them:
+The sides take turns within one run, so that what disturbs the machine disturbs all of them. Fill-then-drain is the
+quiet measure: the TAP's queue is filled, and one thread drains it, whose CPU time is divided by the datagrams:
 
     bare        read() of the TAP into one buffer, in a compiled loop
+    queue       netstack: NIC, GRO, IP, UDP, into the socket's queue (UDP_GRO)
+    recvmsg     and out of it with recvmsg() in a Python loop: whole messages and their segment size
+    batch       and out of it with recv_batch_into() in a Python loop: every datagram by itself
+
+The streams come from another process, a second each, and the receivers sleep and wake as they do:
+
+    bare        read() and poll()
     sink        netstack, its socket (UDP_GRO) read by a compiled loop
-    recvmsg     netstack, recvmsg() in a Python loop: whole messages and their segment size
-    batch       netstack, recv_batch_into() in a Python loop: every datagram by itself
+    recvmsg     netstack, recvmsg() in a Python loop
+    batch       netstack, recv_batch_into() in a Python loop
     kernel      a kernel socket with UDP_GRO at the other end of a veth, recv_into() in a Python loop
 
 Rates are datagrams; CPU is that of the receiving process. Runs in a network namespace of its own.
@@ -32,6 +40,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -46,11 +55,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 Result = dict[str, float]
 
 
-def sender(size: int, seconds: float, mode: str = "gso") -> subprocess.Popen[bytes]:
+def sender(size: int, seconds: float) -> subprocess.Popen[bytes]:
     """Start a stream of datagrams to the host."""
     command = [
         *(sys.executable, os.path.join(HERE, "pktgen.py"), HOST, "--port", str(PORT)),
-        *("--mode", mode, "--size", str(size), "--seconds", str(seconds), "--json"),
+        *("--mode", "gso", "--size", str(size), "--seconds", str(seconds), "--json"),
     ]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
@@ -72,7 +81,7 @@ def neighbour(mac: str) -> None:
     subprocess.run(command, check=True)
 
 
-def bare(size: int, seconds: float, mode: str = "gso", *, offload: bool = True) -> Result:
+def bare(size: int, seconds: float) -> Result:
     """Read the TAP and nothing else."""
     from netstack.device._tapwire import TapWire
     from netstack.device.tap import open_tap
@@ -80,15 +89,14 @@ def bare(size: int, seconds: float, mode: str = "gso", *, offload: bool = True) 
     from netstack.testing._traffic import Stop, read_bare
 
     peer, host = IPv4Interface(f"{PEER}/24"), IPv4Interface(f"{HOST}/24")
-    with open_tap("tap0", peer=peer, host=host, vnet_hdr=offload) as tap:
+    with open_tap("tap0", peer=peer, host=host, vnet_hdr=True) as tap:
         with Host(threads=False) as short:  # it negotiates the offloads, and leaves
-            short.add_nic(TapWire(tap.fileno(), vnet_hdr=offload), "tap0")
+            short.add_nic(TapWire(tap.fileno(), vnet_hdr=True), "tap0")
         neighbour("02:00:00:00:00:02")
         stop = Stop()
-        stream = sender(size, seconds, mode)
+        stream = sender(size, seconds)
         threading.Thread(target=lambda: (stream.wait(), stop.set())).start()
-        headers = HEADERS if offload else 0
-        tally = read_bare(tap.fileno(), 0, stop, headers)
+        tally = read_bare(tap.fileno(), 0, stop, HEADERS)
         return result(stream, tally["packets"], tally["cpu_ns"], seconds * 1e9)
 
 
@@ -96,14 +104,11 @@ def through(
     read: Callable[[Any, Any, subprocess.Popen[bytes], int], int],
     size: int,
     seconds: float,
-    mode: str = "gso",
-    *,
-    offload: bool = True,
 ) -> Result:
     """Let ``read`` take what the stream brings to a socket of netstack."""
     import netstack
 
-    with netstack.up("tap0", addr=f"{HOST}/24", offload=offload) as host:
+    with netstack.up("tap0", addr=f"{HOST}/24", offload=True) as host:
         neighbour(host.devices[1].mac)
         with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             host.config["net.core.rmem_max"] = RCVBUF
@@ -112,7 +117,7 @@ def through(
             sock.bind((HOST, PORT))
             sock.settimeout(0.1)
             before = time.process_time_ns()
-            stream = sender(size, seconds, mode)
+            stream = sender(size, seconds)
             got = read(host, sock, stream, size)
             cpu = time.process_time_ns() - before
             return result(stream, got, cpu, seconds * 1e9)
@@ -222,6 +227,135 @@ def kernel_receiver(size: int) -> int:
     return 0
 
 
+class Drain:
+    """Two TAPs, without virtio headers and with, and a host without threads behind each."""
+
+    def __init__(self, number: int, *, offload: bool) -> None:
+        from netstack.device._tapwire import TapWire
+        from netstack.device.tap import open_tap
+        from netstack.host import Host
+
+        self.host_ip = f"10.{number}.0.2"
+        name, peer = f"tap{number}", f"10.{number}.0.1"
+        net = IPv4Interface(f"{peer}/24"), IPv4Interface(f"{self.host_ip}/24")
+        self.tap = open_tap(name, peer=net[0], host=net[1], vnet_hdr=offload)
+        self.headers = HEADERS if offload else 0
+        self.host = Host(threads=False)
+        wire = TapWire(self.tap.fileno(), vnet_hdr=offload)
+        device = self.host.add_nic(wire, name, addr=f"{self.host_ip}/24")
+        device.nic.set_coalesce(0)  # a drain is measured from its first frame on
+        self.host.config["net.core.rmem_max"] = 64 << 20
+        self.sock = self.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 20)
+        self.sock.setsockopt(SOL_UDP, UDP_GRO, 1 if offload else 0)
+        self.sock.bind((self.host_ip, PORT))
+        self.sock.setblocking(False)
+        command = ["ip", "neigh", "replace", self.host_ip, "lladdr", device.mac, "dev", name]
+        subprocess.run(command, check=True)
+        self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+        self.sender.bind((peer, 0))
+        self.sender.connect((self.host_ip, PORT))
+        self.ns: dict[str, list[float]] = {}
+
+    def fill(self, size: int, segments: int, messages: int) -> int:
+        """Put messages into the TAP's queue; how many datagrams."""
+        self.sender.setsockopt(SOL_UDP, 103, size if segments > 1 else 0)
+        for _ in range(messages):
+            self.sender.send(bytes(size * segments))
+        return segments * messages
+
+    def note(self, side: str, ns: float, datagrams: int) -> None:
+        """Keep a figure."""
+        self.ns.setdefault(side, []).append(ns / datagrams)
+
+    def round(self, size: int, segments: int, messages: int) -> None:
+        """Let each side drain the same once."""
+        from netstack.testing._traffic import read_bare, run_cpu
+
+        count = self.fill(size, segments, messages)
+        tally = read_bare(self.tap.fileno(), 0, None, self.headers)
+        if tally["packets"] != count:
+            raise RuntimeError(f"{tally['packets']} of {count} datagrams came through the TAP")
+        self.note("bare", tally["cpu_ns"], count)
+        for side in ("recvmsg", "batch"):
+            self.fill(size, segments, messages)
+            queue = run_cpu(self.host.cpus[0].address)["cpu_ns"]
+            self.note("queue", queue, count)
+            start = time.thread_time_ns()
+            getattr(self, side)()
+            self.note(side, queue + time.thread_time_ns() - start, count)
+
+    def recvmsg(self) -> None:
+        """Take all messages."""
+        recvmsg = self.sock.recvmsg
+        with suppress(BlockingIOError):
+            while True:
+                recvmsg(65535, 64)
+
+    def batch(self) -> None:
+        """Take all datagrams."""
+        recv_batch_into = self.sock.recv_batch_into
+        with suppress(BlockingIOError):
+            while True:
+                recv_batch_into(BUFFER, RECORDS)
+
+    def close(self) -> None:
+        """Take everything down."""
+        self.sender.close()
+        self.host.close()
+        self.sock.close()
+        self.tap.close()
+
+
+BUFFER, RECORDS = bytearray(1 << 18), bytearray(16 * 8192)
+
+
+def drain(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Fill and drain; a row a side and a size."""
+    rows: list[dict[str, Any]] = []
+    for size in args.sizes:
+        segments = 1 if args.small else max(1, min(64, 65000 // size))
+        messages = 300 if args.small else 40
+        kinds = {"without": False, "with": True} if args.small else {"": True}
+        benches = {
+            kind: Drain(number, offload=on) for number, (kind, on) in enumerate(kinds.items())
+        }
+        for number in range(3 + args.drains):
+            for bench in benches.values():
+                if number == 3:
+                    bench.ns.clear()
+                bench.round(size, segments, messages)
+        first = statistics.median(next(iter(benches.values())).ns["bare"])
+        for kind, bench in benches.items():
+            for side, values in bench.ns.items():
+                ns = statistics.median(values)
+                quarters = statistics.quantiles(values, n=4)
+                rows.append(
+                    {
+                        "size": size,
+                        "side": f"{side} {kind}".strip(),
+                        "ns": round(ns, 1),
+                        "of_first": round(first / ns, 3),
+                        "kpps": round(1e6 / ns),
+                        "spread": round((quarters[2] - quarters[0]) / ns, 3),
+                    }
+                )
+            bench.close()
+    return rows
+
+
+def print_drain(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Print them, for people."""
+    print(f"fill, drain; medians of {args.drains} rounds in turn; ns of CPU a datagram")
+    print(f"{'size':>5} {'side':<16} {'ns':>7} {'of first':>8} {'kpps':>7} {'spread':>7}")
+    for row in rows:
+        print(
+            f"{row['size']:>5} {row['side']:<16} {row['ns']:>7.1f} {row['of_first']:>8.2f} "
+            f"{row['kpps']:>7} {row['spread']:>7.1%}"
+        )
+
+
 SIDES: dict[str, Callable[[int, float], Result]] = {
     "bare": bare,
     "sink": lambda size, seconds: through(read_sink, size, seconds),
@@ -229,24 +363,11 @@ SIDES: dict[str, Callable[[int, float], Result]] = {
     "batch": lambda size, seconds: through(read_batch, size, seconds),
     "kernel": kernel,
 }
-SMALL: dict[str, Callable[[int, float], Result]] = {
-    f"{name} {'with' if offload else 'without'}": side
-    for offload in (False, True)
-    for name, side in (
-        ("bare", lambda size, s, offload=offload: bare(size, s, "mmsg", offload=offload)),
-        (
-            "sink",
-            lambda size, s, offload=offload: through(
-                read_sink, size, s, "mmsg", offload=offload
-            ),
-        ),
-    )
-}
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run all sides in turn; a row a side and a size."""
-    sides = SMALL if args.small else {name: SIDES[name] for name in args.sides}
+    sides = {name: SIDES[name] for name in args.sides}
     rows: list[dict[str, Any]] = []
     for size in args.sizes:
         runs: dict[str, list[Result]] = {name: [] for name in sides}
@@ -298,8 +419,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument(
-        "--small", action="store_true", help="a sender without GSO, virtio headers off and on"
+        "--small",
+        action="store_true",
+        help="a sender without GSO, virtio headers off and on; no streams",
     )
+    parser.add_argument("--drains", type=int, default=60, help="rounds of fill-then-drain")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--kernel-receiver", type=int, metavar="SIZE", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -312,10 +436,13 @@ def main(argv: list[str] | None = None) -> int:
         print(message, file=sys.stderr)
         return 2
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    rows = measure(args)
+    drained = drain(args)
+    rows = [] if args.small else measure(args)
     if args.json:
-        print(json.dumps({"offload": rows}))
-    else:
+        print(json.dumps({"drain": drained, "stream": rows}))
+        return 0
+    print_drain(drained, args)
+    if rows:
         print_table(rows, args)
     return 0
 
