@@ -29,8 +29,7 @@ from netstack._net cimport (
 )
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SKB_STRUCT, SkBuff,
-    consume_skb,
-    dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end,
+    consume_skb, dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end,
     skb_headlen, skb_push,
 )
 from netstack.proto._neigh cimport neigh_output
