@@ -160,6 +160,11 @@ cdef class Net:
     def nf_hooks(self, u32 bits):
         self.ptr.nf_hooks = bits
 
+    @property
+    def nf_rules(self):
+        """Bit h is set while there are rules at hook h."""
+        return self.ptr.nf_rules
+
     def want_protocol(self, u32 protocol, bint wanted):
         """Say that Python wants every packet of an IP protocol, so that the fast path leaves them alone."""
         if protocol > 255:

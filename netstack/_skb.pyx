@@ -409,6 +409,13 @@ cdef class SkBuff:
         cdef sk_buff *skb = self.peek()
         return skb.dev.ifindex if skb.dev != NULL else 0
 
+    def store(self, u32 offset, bytes data not None):
+        """Write ``data`` over the packet's bytes from ``offset`` on; checksums are the writer's. [skb_store_bits()]"""
+        cdef sk_buff *skb = self.peek()
+        if offset + <u64>len(data) > skb_headlen(skb):
+            raise ValueError(f"{len(data)} bytes at {offset}: the packet has {skb_headlen(skb)} that can be written")
+        memcpy(skb.data + offset, <const u8 *>data, len(data))
+
     @property
     def src_mac(self):
         """Source of the Ethernet header, 6 bytes."""

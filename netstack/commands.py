@@ -173,6 +173,12 @@ def capture(it: Running, program: str = "", snaplen: int = 262144) -> TapStream:
     return TapStream(it.host, code, snaplen)
 
 
+def nft(it: Running, text: str) -> Rows | None:
+    """Do one line of nft; what it lists."""
+    found: Rows | None = it.host.nft.command(text)
+    return found
+
+
 def stop(it: Running) -> None:
     """End the host, as Ctrl-C in its terminal does."""
     if it.stop is None:
@@ -202,6 +208,7 @@ COMMANDS: dict[str, Handler] = {
     "ethtool_set": ethtool_set,
     "info": info,
     "ledger": ledger,
+    "nft": nft,
     "nstat": nstat,
     "places": places,
     "proc": proc,

@@ -40,7 +40,7 @@ REASONS: dict[str, Reason] = {
         "look at the frames: `netstack capture -v udp`; checksum offload of the sender?"),
     "NETFILTER_DROP": Reason(
         "nf/hooks.py nf_hook", "a hook or a rule said drop",
-        "look at the hooks that the program registered with host.hook()"),
+        "netstack nft list ruleset; hooks of a program: host.hook()"),
     "OTHERHOST": Reason(
         "proto/_ip.pyx ip_rcv_core", "not for this host's MAC address",
         "usual in promiscuous mode; else clear the sender's neighbour cache"),

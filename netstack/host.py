@@ -20,6 +20,7 @@ from netstack import _fastpath
 from netstack._net import ManualClock, Net
 from netstack._skb import ProcessPool
 from netstack.addresses import check_mtu, check_name, default_mac, parse_addresses
+from netstack.capture.bpf import compile_filter
 from netstack.config import Config
 from netstack.driver._igb import Igb
 from netstack.driver._loopback import Loopback
@@ -32,6 +33,7 @@ from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
 from netstack.netif._tap import PacketTap
 from netstack.netif.core import ETH_P_ARP, ETH_P_IP, Handler, PacketTypes
 from netstack.nf.hooks import Hook, nf_register_net_hook, nf_unregister_net_hook
+from netstack.nf.tables import Tables
 from netstack.proto import net_protocol
 from netstack.proto.af_inet import Inet
 from netstack.proto.arp import arp_rcv
@@ -52,6 +54,7 @@ CPU_POOL = (24576, 16384, 14336)
 PROCESS_POOL = (24576, 16384, 10240)
 CLASS_BYTES = (832, 1280, 2304)
 RING_MAX = 4096  # descriptors, each with a buffer of the largest class
+LINKTYPE_RAW = 101  # packets that begin with their IP header
 
 
 SOFTIRQS = (
@@ -107,6 +110,9 @@ class Host:
         self.inet = Inet(self, 1 if clock is not None else None)
         self.timer_sources.append(self.inet)
         self.inet.add_device(1, self.lo.addresses)
+        self.nft = Tables(
+            self.inet.hooks, lambda text: compile_filter(text, LINKTYPE_RAW), self._ifindex
+        )
         self.packet_types.dev_add_pack(ETH_P_IP, ip_rcv)
         self.packet_types.dev_add_pack(ETH_P_ARP, arp_rcv)
         atexit.register(self.close)
@@ -222,14 +228,25 @@ class Host:
         self.inet.add_protocol(number, net_protocol(handler))
         self.net.want_protocol(number, True)
 
-    def hook(self, hook: int, fn: Hook, priority: int = 0) -> Callable[[], None]:
-        """Ask ``fn(host, skb)`` about packets at NF_INET_*: NF_ACCEPT, NF_DROP, NF_STOLEN.
+    def hook(
+        self, hook: int, fn: Hook, priority: int = 0, filter: str = ""
+    ) -> Callable[[], None]:
+        """Ask ``fn(host, skb)`` about packets at NF_INET_*: NF_ACCEPT, NF_DROP, NF_STOLEN, NF_QUEUE.
 
-        Low priorities are asked first. Gives the function that takes the hook out again.
+        Low priorities are asked first. With a ``filter`` (pcap-filter's language) only packets that
+        match it come to Python at all. Gives the function that takes the hook out again.
         [nf_register_net_hook()]
         """
-        nf_register_net_hook(self, hook, fn, priority)
+        program = compile_filter(filter, LINKTYPE_RAW) if filter else None
+        nf_register_net_hook(self, hook, fn, priority, program)
         return functools.partial(nf_unregister_net_hook, self, hook, fn)
+
+    def _ifindex(self, name: str) -> int:
+        for device in self.devices:
+            if device.name == name:
+                return device.ifindex
+        known = " ".join(device.name for device in self.devices)
+        raise UsageError(f"Interface does not exist: {name!r}; there are {known}", hint="tap0")
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call back on the host's kworker once its clock has moved on by ``seconds``."""
@@ -345,6 +362,23 @@ class Host:
     def routes(self, table: str = "main") -> list[dict[str, Any]]:
         """Give a routing table (main, local), as ``ip -j route`` does."""
         return self._with_names(self.inet.route_rows(table))
+
+    def handlers(self) -> list[tuple[str, str, str]]:
+        """Give type, device and function of each packet handler, as /proc/net/ptype does."""
+        names = {device.ifindex: device.name for device in self.devices}
+        types = self.packet_types
+        rows = [("ALL", names.get(i or 0, ""), fn.__name__) for fn, i in types.ptype_all]
+        return rows + [
+            (f"{kind:04x}", "", fn.__name__) for kind, fn in types.ptype_base.items()
+        ]
+
+    def memberships(self, ifindex: int) -> list[tuple[str, int]]:
+        """Give the groups that a device is a member of, and how many users each has."""
+        return [("224.0.0.1", 1)] if self.devices[ifindex - 1].addresses else []
+
+    def fragments(self) -> tuple[int, int]:
+        """Count the datagrams that wait for fragments, and their memory in bytes."""
+        return len(self.inet.frags.queues), self.inet.frags.memory
 
     def queued(self) -> dict[str, int]:
         """Frames off the wire that have not ended yet, by the place where they stand."""

@@ -16,6 +16,7 @@ from typing import Any
 from netstack import stats
 from netstack.config import PAGE_SIZE
 from netstack.errors import UsageError
+from netstack.netstat_columns import COLUMNS
 
 # What the kernel prints for a TCP that has done nothing; MaxConn is "no limit".
 TCP_IDLE = {
@@ -54,7 +55,11 @@ def net_snmp(host: Host) -> str:
 
 def net_netstat(host: Host) -> str:
     """Print /proc/net/netstat. [netstat_seq_show()]."""
-    return "".join(_two_rows(name, values) for name, values in stats.netstat(host.net).items())
+    ours = stats.netstat(host.net)
+    return "".join(
+        _two_rows(group, dict.fromkeys(names, 0) | ours.get(group, {}))
+        for group, names in COLUMNS.items()
+    )
 
 
 def net_softnet_stat(host: Host) -> str:
@@ -173,8 +178,26 @@ def net_sockstat(host: Host) -> str:
         f"UDP: inuse {len(udp)} mem {pages}\n"
         "UDPLITE: inuse 0\n"
         f"RAW: inuse {len(raw)}\n"
-        "FRAG: inuse 0 memory 0\n"
+        f"FRAG: inuse {host.fragments()[0]} memory {host.fragments()[1]}\n"
     )
+
+
+def net_igmp(host: Host) -> str:
+    """Print /proc/net/igmp: every device is a member of 224.0.0.1. [igmp_mc_seq_show()]."""
+    lines = ["Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"]
+    for device in host.devices:
+        groups = host.memberships(device.ifindex)
+        lines.append(f"{device.ifindex}\t{device.name:<10}: {len(groups):5d}      V3\n")
+        for group, users in groups:
+            lines.append(f"\t\t\t\t{_native(group)} {users:5d} 0:00000000\t\t0\n")
+    return "".join(lines)
+
+
+def net_ptype(host: Host) -> str:
+    """Print /proc/net/ptype: who is given packets of a type. [ptype_seq_show()]."""
+    lines = ["Type Device      Function\n"]
+    lines += [f"{kind:<4} {device:<8} {who}\n" for kind, device, who in host.handlers()]
+    return "".join(lines)
 
 
 def _per_cpu(count: int) -> str:
@@ -205,7 +228,9 @@ FILES: dict[str, Callable[[Host], str]] = {
     "softirqs": softirqs,
     "net/arp": net_arp,
     "net/dev": net_dev,
+    "net/igmp": net_igmp,
     "net/netstat": net_netstat,
+    "net/ptype": net_ptype,
     "net/raw": net_raw,
     "net/route": net_route,
     "net/snmp": net_snmp,

@@ -101,6 +101,15 @@ class FakeHost:
         self.taps.append(FakeTap(list(self.waiting)))
         return self.taps[-1]
 
+    def handlers(self) -> list[tuple[str, str, str]]:
+        return [("ALL", "tap0", "watch"), ("0800", "", "ip_rcv"), ("0806", "", "arp_rcv")]
+
+    def memberships(self, ifindex: int) -> list[tuple[str, int]]:
+        return [("224.0.0.1", 1)]
+
+    def fragments(self) -> tuple[int, int]:
+        return 2, 4096
+
     def queued(self) -> dict[str, int]:
         return dict(self.places)
 

@@ -182,3 +182,40 @@ def test_iproute2s_nstat_reads_the_tree(host, tmp_path):
         ["nstat", "-a", "-s"], env=environment, capture_output=True, text=True, check=True
     )
     assert ["UdpNoPorts", "7", "0.0"] in [line.split() for line in result.stdout.splitlines()]
+
+
+def test_iproute2s_ss_reads_the_tree(host, tmp_path):
+    host.socks = [udp_socket(5000), udp_socket(53, peer=("10.0.0.1", 99), rmem=832)]
+    files = {name: procfs.read(host, name) for name in procfs.names(host)}
+    procfs.write_tree(files, tmp_path)
+    result = subprocess.run(
+        ["ss", "-u", "-a", "-n"],
+        env=os.environ | {"PROC_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert ["UNCONN", "0", "0", "10.0.0.2:5000", "0.0.0.0:*"] in rows
+    assert ["ESTAB", "832", "0", "10.0.0.2:53", "10.0.0.1:99"] in rows
+
+
+def test_netstat_has_the_columns_of_the_kernel_in_its_order(host):
+    kernel = [line.split()[0] for line in linux("net/netstat").splitlines()[::2]]
+    host.net.count(mib.IpExtInOctets, 7)
+    ours = procfs.read(host, "net/netstat")
+    assert [line.split()[0] for line in ours.splitlines()[::2]] == kernel
+    assert table(ours)["IpExt"]["InOctets"] == "7"
+
+
+def test_igmp_and_ptype_have_the_kernels_columns(host):
+    assert procfs.read(host, "net/igmp") == (
+        "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"
+        "2\ttap0      :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n"
+    )
+    heads = [procfs.read(host, f"net/{name}").splitlines()[0] for name in ("igmp", "ptype")]
+    assert heads == [linux(f"net/{name}").splitlines()[0] for name in ("igmp", "ptype")]
+    assert "0800          ip_rcv\n" in linux("net/ptype")
+    assert procfs.read(host, "net/ptype").splitlines()[1:] == [
+        "ALL  tap0     watch", "0800          ip_rcv", "0806          arp_rcv",
+    ]  # fmt: skip

@@ -32,6 +32,7 @@ COMMANDS = {
     "addr": ("ip", "addresses: show, add, del, flush"),
     "route": ("ip", "routes: show, get, add, replace, del, flush"),
     "neigh": ("ip", "neighbours (ARP): show, add, replace, del, flush"),
+    "nft": ("nft", "netfilter rules: list, add, delete, flush"),
     "sysctl": ("proc", "tunables: list, show, set"),
     "proc": ("proc", "the text of /proc/net/snmp, softnet_stat and others"),
     "capture": ("capture", "tcpdump's flags and filters; pcapng for Wireshark"),

@@ -6,7 +6,7 @@ Out      the next step, or the end        proto/ip.py
 Context  process: the host's kworker, and at LOCAL_OUT and POST_ROUTING the thread of whoever sends
 Kernel   nf_register_net_hook(), nf_hook_slow(), net/netfilter/core.c
 
-While a function is registered, the compiled short cuts leave their packets to Python: the bit of
+While a function is registered, the compiled short cuts leave the packets it asked for to Python: the bit of
 its hook is set in ``net.nf_hooks``. ::
 
     def no_ping(host, skb):
@@ -14,18 +14,22 @@ its hook is set in ``net.nf_hooks``. ::
 
     nf_register_net_hook(host, NF_INET_PRE_ROUTING, no_ping)
 
-A function that gives NF_STOLEN has ended the packet itself or keeps it, and nothing else may
-touch it. One that raises has not said anything: the packet is dropped and the error is logged.
-A program whose datagram was dropped on the way out gets EPERM, as in Linux.
+A function may change the packet (``skb.store``). One that gives NF_STOLEN has ended the packet
+itself or keeps it, and nothing else may touch it; NF_QUEUE puts it aside until
+``Hooks.reinject``, and NF_REPEAT asks the same function again. One that raises has not said
+anything: the packet is dropped and the error is logged. A program whose datagram was dropped on
+the way out gets EPERM, as in Linux.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from netstack._counters import skb_drop_reason
+from netstack.nf._rules import Rules
 
 if TYPE_CHECKING:
     from netstack._net import Net
@@ -38,26 +42,90 @@ NF_INET_LOCAL_OUT = 3  # made by us, routed
 NF_INET_POST_ROUTING = 4  # about to leave
 NF_INET_NUMHOOKS = 5
 
-NF_DROP, NF_ACCEPT, NF_STOLEN = 0, 1, 2
+NF_INET_INGRESS = 5  # before the protocols: rules only
+
+NF_DROP, NF_ACCEPT, NF_STOLEN, NF_QUEUE, NF_REPEAT = 0, 1, 2, 3, 4
+NF_REJECT = 9  # of a rule
+MAX_QUEUE = 1024  # packets; what does not fit is dropped
+MAX_REPEATS = 16  # then a function that still says NF_REPEAT has said NF_DROP
 
 Hook = Callable[[Any, "SkBuff"], int]
 Okfn = Callable[[Any, "SkBuff"], int | None]
 
 
+class Filter(Protocol):
+    """Describe a compiled filter: ``netstack.capture.bpf.Program`` for raw IP."""
+
+    address: int
+    function: int
+
+    def matches(self, frame: bytes, wire_len: int | None = None) -> int:
+        """Return 0 when the filter rejects a packet."""
+
+
 class Entry(NamedTuple):
-    """A registered function; the lowest priority is asked first."""
+    """A registered function; the lowest priority is asked first. ``filter`` None: every packet."""
 
     priority: int
     fn: Hook
+    filter: Filter | None = None
+
+
+class Queued(NamedTuple):
+    """A packet that a function has put aside with NF_QUEUE; see ``Hooks.reinject``."""
+
+    host: Any
+    skb: SkBuff
+    hook: int
+    after: Entry
+    okfn: Okfn
 
 
 class Hooks:
-    """The registered functions of one host, in order."""
+    """The registered functions of one host, in order, and its rules."""
 
     def __init__(self, net: Net) -> None:
         """Begin without any."""
         self.net = net
         self.entries: list[list[Entry]] = [[] for _ in range(NF_INET_NUMHOOKS)]
+        self.rules = Rules(net)
+        self.rejecting: list[tuple[int, int, int]] = []  # function, program, mask of hooks
+        self.queue: deque[Queued] = deque()
+        self.reject: Callable[[Any, SkBuff], None] | None = None
+
+    def changed(self) -> None:
+        """Tell the data path which packets have to come to Python."""
+        wants = [(f, p, 0, 0, mask, None) for f, p, mask in self.rejecting]
+        bits = 0
+        for mask in (mask for _, _, mask in self.rejecting):
+            bits |= mask
+        for hook, entries in enumerate(self.entries):
+            for entry in entries:
+                bits |= 1 << hook
+                of = entry.filter
+                wants.append(
+                    (of.function if of else 0, of.address if of else 0, 0, 0, 1 << hook, None)
+                )
+        self.rules.publish_wants(wants)
+        self.net.nf_hooks = bits
+
+    def reinject(self, item: Queued, verdict: int) -> None:
+        """Send a packet of the queue on its way, behind the function that put it aside, or drop it.
+
+        [nf_reinject()]
+        """
+        self.queue.remove(item)
+        entries = self.entries[item.hook]
+        rest = entries[entries.index(item.after) + 1 :] if item.after in entries else entries
+        if verdict == NF_DROP:
+            item.skb.drop(skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP)
+        elif _ask(item.host, item.hook, item.skb, rest, item.okfn, ruled=True) == NF_ACCEPT:
+            item.okfn(item.host, item.skb)
+
+    def flush(self) -> None:
+        """Drop what waits: the host closes."""
+        while self.queue:
+            self.queue.popleft().skb.drop(skb_drop_reason.SKB_DROP_REASON_QUEUE_PURGE)
 
 
 class HasHooks(Protocol):
@@ -76,17 +144,20 @@ class HookHost(Protocol):
         """Return the host's IPv4 side."""
 
 
-def nf_register_net_hook(host: HookHost, hook: int, fn: Hook, priority: int = 0) -> None:
+def nf_register_net_hook(
+    host: HookHost, hook: int, fn: Hook, priority: int = 0, filter: Filter | None = None
+) -> None:
     """Have ``fn(host, skb)`` asked at ``hook``; of equal priorities the first comes first.
 
-    Raises ValueError for an unknown hook.
+    With a ``filter`` only about packets that match it; the others stay on the compiled road. Rules
+    (nft) stand at priority 0, behind functions with a lower one. Raises ValueError for an unknown hook.
     """
     if not 0 <= hook < NF_INET_NUMHOOKS:
         raise ValueError(f"hook={hook}: give 0 to {NF_INET_NUMHOOKS - 1}, NF_INET_*")
     entries = host.inet.hooks.entries[hook]
-    entries.append(Entry(priority, fn))
+    entries.append(Entry(priority, fn, filter))
     entries.sort(key=lambda entry: entry.priority)
-    host.inet.hooks.net.nf_hooks |= 1 << hook
+    host.inet.hooks.changed()
 
 
 def nf_unregister_net_hook(host: HookHost, hook: int, fn: Hook) -> None:
@@ -98,38 +169,83 @@ def nf_unregister_net_hook(host: HookHost, hook: int, fn: Hook) -> None:
     if len(kept) == len(entries):
         raise ValueError(f"{fn!r} is not registered at hook {hook}")
     entries[:] = kept
-    if not kept:
-        host.inet.hooks.net.nf_hooks &= ~(1 << hook)
+    host.inet.hooks.changed()
 
 
-def nf_hook(host: HookHost, hook: int, skb: SkBuff) -> int:
-    """Ask the functions in turn until one does not accept. [nf_hook_slow()]
+def nf_hook(
+    host: HookHost, hook: int, skb: SkBuff, okfn: Okfn | None = None, iif: int | None = None
+) -> int:
+    """Ask functions and rules in turn until one does not accept. [nf_hook_slow()]
 
     Gives the verdict: the packet is the caller's only after NF_ACCEPT.
     """
-    for entry in tuple(host.inet.hooks.entries[hook]):
+    return _ask(host, hook, skb, tuple(host.inet.hooks.entries[hook]), okfn, iif=iif)
+
+
+def _ask(
+    host: HookHost, hook: int, skb: SkBuff, entries: Sequence[Entry], okfn: Okfn | None,
+    *, iif: int | None = None, ruled: bool = False,
+) -> int:  # fmt: skip
+    for entry in entries:
+        if entry.priority >= 0 and not ruled:
+            ruled = True
+            if (verdict := _rules(host, hook, skb, iif)) != NF_ACCEPT:
+                return verdict
+        if entry.filter is not None and not entry.filter.matches(skb.data):
+            continue
         verdict = entry.fn(host, skb)
+        times = 1
+        while verdict == NF_REPEAT and times < MAX_REPEATS:
+            verdict = entry.fn(host, skb)
+            times += 1
         if verdict == NF_ACCEPT:
             continue
-        if verdict == NF_DROP:
-            skb.drop(skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP)
-        elif verdict != NF_STOLEN:
-            skb.drop(skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP)
-            raise ValueError(
-                f"{entry.fn!r} gave {verdict!r}; give NF_ACCEPT, NF_DROP, NF_STOLEN"
-            )
+        return _end(host, hook, skb, entry, okfn, verdict)
+    return NF_ACCEPT if ruled else _rules(host, hook, skb, iif)
+
+
+def _end(
+    host: HookHost, hook: int, skb: SkBuff, entry: Entry, okfn: Okfn | None, verdict: int
+) -> int:
+    """Do what a verdict other than NF_ACCEPT says."""
+    queue = host.inet.hooks.queue
+    if verdict == NF_STOLEN:
         return verdict
-    return NF_ACCEPT
+    if verdict == NF_QUEUE and okfn is not None and len(queue) < MAX_QUEUE:
+        queue.append(Queued(host, skb, hook, entry, okfn))
+        return NF_STOLEN
+    skb.drop(skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP)
+    if verdict not in (NF_DROP, NF_QUEUE, NF_REPEAT):
+        known = "NF_ACCEPT, NF_DROP, NF_STOLEN, NF_QUEUE, NF_REPEAT"
+        raise ValueError(f"{entry.fn!r} gave {verdict!r}; give {known}")
+    return NF_DROP
 
 
-def NF_HOOK(host: HookHost, hook: int, skb: SkBuff, okfn: Okfn) -> int:
+def _rules(host: HookHost, hook: int, skb: SkBuff, iif: int | None) -> int:
+    """Ask the rules; what they refuse is dropped, and told to its sender if they say so."""
+    hooks = host.inet.hooks
+    if not hooks.net.nf_rules >> hook & 1:
+        return NF_ACCEPT
+    here = skb.ifindex
+    sees_in = hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN)
+    verdict = hooks.rules.run(hook, skb, here if sees_in else iif or 0, 0 if sees_in else here)
+    if verdict == NF_ACCEPT:
+        return verdict
+    if verdict == NF_REJECT and hooks.reject is not None:
+        hooks.reject(host, skb)
+    skb.drop(skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP)
+    return NF_DROP
+
+
+def NF_HOOK(host: HookHost, hook: int, skb: SkBuff, okfn: Okfn, iif: int | None = None) -> int:
     """Pass a packet through a hook and, when it was accepted, on to ``okfn``. Consumes skb.
 
-    Gives 0 or an errno: what ``okfn`` gave, or EPERM when a function has dropped the packet.
+    Gives 0 or an errno: what ``okfn`` gave, or EPERM when a function or a rule dropped the packet.
     """
+    net = host.inet.hooks.net
     verdict = NF_ACCEPT
-    if host.inet.hooks.net.nf_hooks >> hook & 1:
-        verdict = nf_hook(host, hook, skb)
+    if (net.nf_hooks | net.nf_rules) >> hook & 1:
+        verdict = nf_hook(host, hook, skb, okfn, iif)
     if verdict == NF_ACCEPT:
         return okfn(host, skb) or 0
     return errno.EPERM if verdict == NF_DROP else 0

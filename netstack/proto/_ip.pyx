@@ -15,11 +15,11 @@ from libc.string cimport memcpy
 from netstack._abi cimport add_owned64, add_relaxed64, fetch_add32, get_be16, likely, u8, u16, u32, u64, unlikely
 from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
-    IpExtInBcastOctets, IpExtInBcastPkts, IpExtInCsumErrors, IpExtInMcastOctets, IpExtInMcastPkts,
-    IpExtInNoECTPkts, IpExtInOctets, IpExtInTruncatedPkts, IpInDelivers, IpInHdrErrors, IpInReceives,
-    SKB_DROP_REASON_IP_CSUM, SKB_DROP_REASON_IP_INHDR, SKB_DROP_REASON_OTHERHOST, SKB_DROP_REASON_PKT_TOO_SMALL,
-    SKB_DROP_REASON_UNICAST_IN_L2_MULTICAST, SKB_NOT_DROPPED_YET, TcpExtIPReversePathFilter,
-    SKB_DROP_REASON_IP_RPFILTER,
+    IpExtInBcastOctets, IpExtInBcastPkts, IpExtInCsumErrors, IpExtInMcastOctets, IpExtInMcastPkts, IpExtInNoECTPkts,
+    IpExtInOctets, IpExtInTruncatedPkts, IpInDelivers, IpInHdrErrors, IpInReceives, SKB_DROP_REASON_IP_CSUM,
+    SKB_DROP_REASON_NETFILTER_DROP, SKB_DROP_REASON_IP_INHDR, SKB_DROP_REASON_OTHERHOST,
+    SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNICAST_IN_L2_MULTICAST, SKB_NOT_DROPPED_YET,
+    TcpExtIPReversePathFilter, SKB_DROP_REASON_IP_RPFILTER,
 )
 from netstack._net cimport (
     SLOT_CPU0, SLOT_PROCESS, Net, drop_unicast_in_l2_multicast, inet_fast_ops, mib_add, mib_inc, mib_slot, net,
@@ -30,6 +30,7 @@ from netstack._skb cimport (
     SkBuff, kfree_skb_reason, sk_buff,
     skb_headlen, skb_network_header, skb_pull,
 )
+from netstack.nf._rules cimport NF_ACCEPT, nf_python_wants, nf_rules_run
 from netstack.proto._inet cimport (
     IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTCF_LOCAL,
     RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
@@ -41,6 +42,7 @@ cdef enum:
     IPV4_IHL5 = 0x45               # version 4, a header of 5 words
     ETH_P_IP = 0x0800
     INET_ECN_MASK = 3
+    NF_IN_BITS = 1 << 0 | 1 << 1   # NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN: see nf/hooks.py
 
 
 cdef inline void count(mib_slot *stats, u32 slot, int which, u64 by) noexcept nogil:
@@ -165,6 +167,17 @@ cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil:
     return SKB_NOT_DROPPED_YET
 
 
+cdef bint ip_rcv_rules(net *n, sk_buff *skb) noexcept nogil:
+    """Ask the rules at PRE_ROUTING and LOCAL_IN; False when the packet was dropped. [NF_HOOK()]"""
+    cdef u32 iif = skb.dev.ifindex
+    cdef u32 hook
+    for hook in range(2):
+        if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, iif, 0) != NF_ACCEPT:
+            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
+            return False
+    return True
+
+
 cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     """Take a plain packet to its protocol, or leave it as it came.
 
@@ -176,7 +189,9 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     cdef u32 reason
     cdef u32 slot = skb.slot
     cdef u32 protocol
-    if unlikely(skb_headlen(skb) < IP_HLEN or iph[0] != IPV4_IHL5 or n.nf_hooks):
+    if unlikely(skb_headlen(skb) < IP_HLEN or iph[0] != IPV4_IHL5):
+        return 0
+    if unlikely(n.nf_hooks & NF_IN_BITS) and nf_python_wants(n, NF_IN_BITS, skb):
         return 0
     if unlikely(skb.pkt_type != PACKET_HOST):
         if skb.pkt_type != PACKET_OTHERHOST:
@@ -200,6 +215,8 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     # Our unicast address in a frame to our MAC: ip_rcv_route() and ip_rcv_finish_core() have nothing left to do.
     skb.rt_flags = RTCF_LOCAL
     skb.rt_type = RTN_LOCAL
+    if unlikely(n.nf_rules & NF_IN_BITS) and not ip_rcv_rules(n, skb):
+        return 1
     skb_pull(skb, IP_HLEN)
     ops.rcv(n, skb, sd)
     mib_inc(n, slot, IpInDelivers)

@@ -11,7 +11,7 @@ the program's thread, so that it hears of a drop; everything else through the se
 """
 
 cimport cython
-from libc.errno cimport EMSGSIZE, ENOBUFS
+from libc.errno cimport EMSGSIZE, ENOBUFS, EPERM
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
@@ -20,8 +20,8 @@ from netstack._abi cimport (
 from netstack._checksum cimport csum_block_add, csum_partial, ip_fast_csum
 from netstack._counters cimport (
     IpExtOutBcastOctets, IpExtOutBcastPkts, IpExtOutMcastOctets, IpExtOutMcastPkts, IpExtOutOctets, IpFragCreates,
-    IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NOMEM,
-    SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
+    IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NETFILTER_DROP,
+    SKB_DROP_REASON_NOMEM, SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
 )
 from netstack._gso cimport skb_checksum_help, skb_is_gso
 from netstack._net cimport (
@@ -32,6 +32,7 @@ from netstack._skb cimport (
     consume_skb, dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end,
     skb_headlen, skb_push,
 )
+from netstack.nf._rules cimport NF_ACCEPT, nf_python_wants, nf_rules_run
 from netstack.proto._neigh cimport neigh_output
 from netstack.proto._inet cimport (
     ETH_P_IP, IP_CSUM, IP_DADDR, IP_DF, IP_FRAGOFF, IP_HLEN, IP_ID, IP_MF, IP_OFFSET, IP_PROTO, IP_SADDR, IP_TOS,
@@ -202,11 +203,24 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
         return -EMSGSIZE
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, opt, optlen)
     mib_inc(n, skb.slot, IpOutRequests)
-    if unlikely(n.nf_hooks & NF_OUT_BITS):
+    if unlikely(n.nf_hooks & NF_OUT_BITS) and nf_python_wants(n, NF_OUT_BITS, skb):
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)
         return 0
+    if unlikely(n.nf_rules & NF_OUT_BITS) and not ip_out_rules(n, skb):
+        return -EPERM
     return ip_output(n, skb)
+
+
+cdef bint ip_out_rules(net *n, sk_buff *skb) noexcept nogil:
+    """Ask the rules at LOCAL_OUT and POST_ROUTING; False when the packet was dropped. [nf_hook()]"""
+    cdef u32 hook
+    for hook in range(3, 5):
+        if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, 0, skb.dev.ifindex) != NF_ACCEPT:
+            mib_inc(n, skb.slot, IpOutDiscards)
+            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
+            return False
+    return True
 
 
 # ---- on the way out

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from netstack._net import sysctl
 from netstack.nf.hooks import Hooks
-from netstack.proto import PROTOCOLS, _ping, _raw, _udp_prot, net_protocol
+from netstack.proto import PROTOCOLS, _frag, _ping, _raw, _udp_prot, net_protocol
 from netstack.proto._arp import arp_init
 from netstack.proto._icmp import ICMP
 from netstack.proto._ip_output import IPOutput
@@ -26,6 +26,7 @@ from netstack.proto._neigh import nud
 from netstack.proto._neigh_table import NeighTable
 from netstack.proto.arp import NeighTimers
 from netstack.proto.frag import Fqdir, FragTimers
+from netstack.proto.icmp import ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, icmp_send
 from netstack.proto.ip import ip_local_out
 from netstack.proto.route import RTN, Routes
 from netstack.sock import _packet
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from netstack._net import Net
+    from netstack._skb import SkBuff
 
 NUD_NAMES = {state.value: name.removeprefix("NUD_") for name, state in nud.__members__.items()}
 NS_PER_MS, MS_PER_DAY = 1_000_000, 86_400_000
@@ -53,6 +55,11 @@ class InetHost(Protocol):
 
     def now(self) -> int:
         """Return nanoseconds on the host's clock."""
+
+
+def nf_reject(host: InetHost, skb: SkBuff) -> None:
+    """Tell the sender of a packet that a rule rejected it. [nf_send_unreach()]"""
+    icmp_send(host, skb, ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0)
 
 
 class Inet:
@@ -79,6 +86,7 @@ class Inet:
         _packet.init(net)
         self.frags = Fqdir(net)
         self.hooks = Hooks(net)
+        self.hooks.reject = nf_reject
         self.protocols: dict[int, net_protocol] = dict(PROTOCOLS)
         self.timers = (NeighTimers(host), FragTimers(host))
         self._day_offset = time.time_ns() - host.now() if seed is None else 0
@@ -177,6 +185,7 @@ class Inet:
     def queued(self) -> dict[str, int]:
         """Count the frames off the wire that stand in these layers, by place."""
         places = {
+            "nf/queue": sum(_frag.frames(item.skb) for item in self.hooks.queue),
             "proto/frag": self.frags.frames(),
             "sock/queue": round(sum(sock.frames for sock in sockets(self.net))),
         }
@@ -189,5 +198,6 @@ class Inet:
         for sock in sockets(self.net):
             sock.close()
         _udp_prot.exit(self.net)
+        self.hooks.flush()
         self.frags.flush()
         self.neigh.flush()

@@ -61,8 +61,9 @@ def ip_forward(host: InetHost, skb: SkBuff) -> None:
         icmp_send(host, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, route.mtu)
         skb.drop(reasons.SKB_DROP_REASON_PKT_TOO_BIG)
         return
+    iif = skb.ifindex
     _ip_output.forward_prepare(host.net, skb, route.ifindex, route.gateway)
-    NF_HOOK(host, NF_INET_FORWARD, skb, ip_forward_finish)
+    NF_HOOK(host, NF_INET_FORWARD, skb, ip_forward_finish, iif)
 
 
 def ip_forward_finish(host: InetHost, skb: SkBuff) -> None:
