@@ -18,8 +18,9 @@ from netstack._abi cimport (
     add_relaxed64, cpu_relax, fetch_add32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr,
     load_relaxed64, store_release32, store_release_ptr, unlikely,
 )
+from netstack._counters cimport SKB_DROP_REASON_NETFILTER_DROP
 from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, Net
-from netstack._skb cimport SkBuff, skb_headlen
+from netstack._skb cimport SkBuff, kfree_skb_reason, skb_headlen
 
 from netstack.errors import InternalError
 
@@ -94,6 +95,15 @@ cdef u32 nf_rules_run(net *n, u32 hook, sk_buff *skb, u32 iif, u32 oif) noexcept
     if process:
         fetch_add32(&state.readers, <u32>-1)
     return verdict
+
+
+cdef bint nf_rules_pass(net *n, u32 first, u32 end, sk_buff *skb, u32 iif, u32 oif) noexcept nogil:
+    cdef u32 hook
+    for hook in range(first, end):
+        if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, iif, oif) != NF_ACCEPT:
+            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
+            return False
+    return True
 
 
 cdef bint nf_python_wants(net *n, u32 mask, sk_buff *skb) noexcept nogil:

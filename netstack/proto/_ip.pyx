@@ -17,7 +17,7 @@ from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
     IpExtInBcastOctets, IpExtInBcastPkts, IpExtInCsumErrors, IpExtInMcastOctets, IpExtInMcastPkts, IpExtInNoECTPkts,
     IpExtInOctets, IpExtInTruncatedPkts, IpInDelivers, IpInHdrErrors, IpInReceives, SKB_DROP_REASON_IP_CSUM,
-    SKB_DROP_REASON_NETFILTER_DROP, SKB_DROP_REASON_IP_INHDR, SKB_DROP_REASON_OTHERHOST,
+    SKB_DROP_REASON_IP_INHDR, SKB_DROP_REASON_OTHERHOST,
     SKB_DROP_REASON_PKT_TOO_SMALL, SKB_DROP_REASON_UNICAST_IN_L2_MULTICAST, SKB_NOT_DROPPED_YET,
     TcpExtIPReversePathFilter, SKB_DROP_REASON_IP_RPFILTER,
 )
@@ -30,7 +30,7 @@ from netstack._skb cimport (
     SkBuff, kfree_skb_reason, sk_buff,
     skb_headlen, skb_network_header, skb_pull,
 )
-from netstack.nf._rules cimport NF_ACCEPT, nf_python_wants, nf_rules_run
+from netstack.nf._rules cimport nf_python_wants, nf_rules_pass
 from netstack.proto._inet cimport (
     IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTCF_LOCAL,
     RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
@@ -167,17 +167,6 @@ cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil:
     return SKB_NOT_DROPPED_YET
 
 
-cdef bint ip_rcv_rules(net *n, sk_buff *skb) noexcept nogil:
-    """Ask the rules at PRE_ROUTING and LOCAL_IN; False when the packet was dropped. [NF_HOOK()]"""
-    cdef u32 iif = skb.dev.ifindex
-    cdef u32 hook
-    for hook in range(2):
-        if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, iif, 0) != NF_ACCEPT:
-            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
-            return False
-    return True
-
-
 cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     """Take a plain packet to its protocol, or leave it as it came.
 
@@ -215,7 +204,7 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     # Our unicast address in a frame to our MAC: ip_rcv_route() and ip_rcv_finish_core() have nothing left to do.
     skb.rt_flags = RTCF_LOCAL
     skb.rt_type = RTN_LOCAL
-    if unlikely(n.nf_rules & NF_IN_BITS) and not ip_rcv_rules(n, skb):
+    if unlikely(n.nf_rules & NF_IN_BITS) and not nf_rules_pass(n, 0, 2, skb, skb.dev.ifindex, 0):
         return 1
     skb_pull(skb, IP_HLEN)
     ops.rcv(n, skb, sd)

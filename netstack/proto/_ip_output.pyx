@@ -20,8 +20,8 @@ from netstack._abi cimport (
 from netstack._checksum cimport csum_block_add, csum_partial, ip_fast_csum
 from netstack._counters cimport (
     IpExtOutBcastOctets, IpExtOutBcastPkts, IpExtOutMcastOctets, IpExtOutMcastPkts, IpExtOutOctets, IpFragCreates,
-    IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NETFILTER_DROP,
-    SKB_DROP_REASON_NOMEM, SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
+    IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NOMEM,
+    SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
 )
 from netstack._gso cimport skb_checksum_help, skb_is_gso
 from netstack._net cimport (
@@ -32,7 +32,7 @@ from netstack._skb cimport (
     consume_skb, dev_queue_xmit, kfree_skb_reason, process_skb, sk_buff, skb_class_for, skb_copy_bits, skb_end,
     skb_headlen, skb_push,
 )
-from netstack.nf._rules cimport NF_ACCEPT, nf_python_wants, nf_rules_run
+from netstack.nf._rules cimport nf_python_wants, nf_rules_pass
 from netstack.proto._neigh cimport neigh_output
 from netstack.proto._inet cimport (
     ETH_P_IP, IP_CSUM, IP_DADDR, IP_DF, IP_FRAGOFF, IP_HLEN, IP_ID, IP_MF, IP_OFFSET, IP_PROTO, IP_SADDR, IP_TOS,
@@ -198,29 +198,20 @@ cdef int ip_local_out(net *n, sk_buff *skb) noexcept nogil:
 
 cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off,
                          const u8 *opt, u32 optlen) noexcept nogil:
+    cdef u32 slot = skb.slot
     if skb.len + IP_HLEN + optlen > 0xFFFF:
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_BIG)
         return -EMSGSIZE
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, opt, optlen)
-    mib_inc(n, skb.slot, IpOutRequests)
+    mib_inc(n, slot, IpOutRequests)
     if unlikely(n.nf_hooks & NF_OUT_BITS) and nf_python_wants(n, NF_OUT_BITS, skb):
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)
         return 0
-    if unlikely(n.nf_rules & NF_OUT_BITS) and not ip_out_rules(n, skb):
+    if unlikely(n.nf_rules & NF_OUT_BITS) and not nf_rules_pass(n, 3, 5, skb, 0, rt.dev.ifindex):
+        mib_inc(n, slot, IpOutDiscards)
         return -EPERM
     return ip_output(n, skb)
-
-
-cdef bint ip_out_rules(net *n, sk_buff *skb) noexcept nogil:
-    """Ask the rules at LOCAL_OUT and POST_ROUTING; False when the packet was dropped. [nf_hook()]"""
-    cdef u32 hook
-    for hook in range(3, 5):
-        if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, 0, skb.dev.ifindex) != NF_ACCEPT:
-            mib_inc(n, skb.slot, IpOutDiscards)
-            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
-            return False
-    return True
 
 
 # ---- on the way out
