@@ -194,7 +194,6 @@ cdef struct net:
     void *ptypes                   # netif/_core.pxd
     void *taps                     # netif/_tap.pxd
     u32 tap_users                  # threads that walk the taps at the moment
-    u32 tap_stages                 # bit s: a tap watches stage s (netif/_tap.pxd)
     void *neigh                    # proto/_neigh.pxd
     void *fib                      # proto/_route.pxd
     void *ip                       # proto/_ip_output.pxd

@@ -434,10 +434,9 @@ cdef class SkBuff:
 
 
 cdef bytes bytes_from(sk_buff *skb, u32 offset, u32 size):
-    cdef bytes out
     if skb.data_len == 0:
         return skb.data[offset:offset + size]
-    out = bytes(size)
+    cdef bytes out = bytes(size)
     skb_copy_bits(skb, offset, <u8 *><char *>out, size)
     return out
 

@@ -3,17 +3,14 @@
 from netstack._abi cimport u8, u16, u32, u64
 from netstack._net cimport net, net_device
 from netstack._skb cimport sk_buff
+from netstack.proto._ip_alloc cimport (
+    IP_OPTIONS_MAX, LL_MAX_HEADER, ip_alloc_skb, ip_copy, ip_out_cb, skb_checksum, skb_fill, skb_store_bits,
+)
 from netstack.proto._route cimport rtable
 
 
 cdef enum:
-    LL_MAX_HEADER = 64             # headroom that every packet on its way out needs
-    IP_OPTIONS_MAX = 40
     IP_IDENTS = 2048               # generators of IP ids
-
-cdef struct ip_out_cb:             # skb.cb of a packet on its way out, from ip_local_out on
-    u32 nexthop
-    u32 mtu
 
 cdef struct ip_state:              # net.ip
     u64 seed
@@ -21,14 +18,6 @@ cdef struct ip_state:              # net.ip
     # Take a packet of a program past Python's hooks and send it: 0 or a negative errno. See _local_out.pyx.
     int (*local_out)(void *arg, sk_buff *skb) noexcept nogil
     void *local_out_arg
-
-# A packet for `size` bytes after the IP header, with room for all headers before it. What one buffer can't hold is in
-# frag_list. NULL when the pool is used up. Fill it with skb_store_bits.
-cdef sk_buff *ip_alloc_skb(net *n, u32 size) noexcept nogil
-cdef void skb_store_bits(sk_buff *skb, u32 offset, const u8 *data, u32 size) noexcept nogil
-cdef void skb_fill(sk_buff *to, const sk_buff *skb, u32 offset) noexcept nogil
-# Sum `size` bytes from `offset` on, over all buffers. [skb_checksum()]
-cdef u32 skb_checksum(const sk_buff *skb, u32 offset, u32 size, u32 csum) noexcept nogil
 
 # Put an IP header in front of skb and send it. Consumes skb. 0, or a negative errno. The first is for programs' threads
 # without the GIL and without a lock: a Python hook is asked there and then, and its verdict is in what comes back.
