@@ -5,7 +5,6 @@ Environment:
 ``NETSTACK_DEBUG=1``      bounds checks and invariants
 ``NETSTACK_SANITIZE=...`` ``address,undefined`` or ``thread``: the sanitizers of the C compiler
 ``NETSTACK_JOBS=n``       how many compilers may run at once; default: one for each CPU
-``CYTHON_CACHE_DIR=dir``  keep what Cython translated there, for other work trees; as ``CC="ccache gcc"`` does for C
 """
 
 import multiprocessing
@@ -80,7 +79,6 @@ def translate(modules, build_dir, force=False):
         nthreads=translators(),
         force=force,
         build_dir=str(build_dir),
-        cache=os.environ.get("CYTHON_CACHE_DIR") or False,
         compiler_directives=directives,
         emit_linenums=bool(SANITIZE),  # reports then name the line of the .pyx
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("netstack")
 
 BATCH = 64
-PAUSE = 0.0005  # seconds that readers get when sockets lose most of a batch
+YIELD = 0.0001  # seconds that those who read get while sockets lose most of a batch
 
 
 class Timer:
@@ -118,19 +118,18 @@ class KWorker:
         self.errors += 1
         log.exception("netstack: %s of host %r failed", what, self.host.name)
 
+    def _lost(self) -> int:
+        return self.host.net.fate(skb_drop_reason.SKB_DROP_REASON_SOCKET_RCVBUFF)
+
     def _main(self) -> None:
         host = self.host
-        lost = host.net.fate(skb_drop_reason.SKB_DROP_REASON_SOCKET_RCVBUFF)
+        lost = self._lost()
         while not self._stop:
             if done := self.step():
-                before, lost = (
-                    lost,
-                    host.net.fate(skb_drop_reason.SKB_DROP_REASON_SOCKET_RCVBUFF),
-                )
-                if done == BATCH and (lost - before) * 2 > done:
-                    time.sleep(
-                        PAUSE
-                    )  # those who read need the GIL, or all of this is for nothing
+                before, lost = lost, self._lost()
+                if (lost - before) * 2 > done:
+                    # Readers need the GIL, which whoever runs may keep for 5 ms: their queues stay full till then.
+                    time.sleep(YIELD)
                 continue
             due = self.next_deadline()
             host.seam.wait(None if due is None else max(0.0, (due - host.net.now()) / 1e9))

@@ -54,8 +54,8 @@ cdef bint cpu_ask(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nog
         while not got and not ready(sk) and not load_acquire32(&sd.in_busy_poll) and monotonic_ns() < until:
             cpu_relax()
             got = cas32(&sd.role, 0, 1)
-        store_release32(&sd.want_role, 0)
-        if not got:                # the thread may have left the wires to us in the last moment
+        store_seq32(&sd.want_role, 0)
+        if not got:                # the thread may have left the wires to us in the last moment, see given_away()
             got = cpu_try_take(sd)
     if got:
         store_release32(&sd.in_busy_poll, 1)

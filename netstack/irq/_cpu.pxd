@@ -8,6 +8,6 @@ from netstack.napi._napi cimport softnet_data
 cdef void cpu_take(softnet_data *sd) noexcept nogil
 cdef bint cpu_try_take(softnet_data *sd) noexcept nogil
 cdef void cpu_release(softnet_data *sd) noexcept nogil
-cdef void cpu_run(softnet_data *sd) noexcept nogil
+cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil
 cdef void cpu_wake(softnet_data *sd) noexcept nogil
 cdef long long sleep_time(softnet_data *sd) noexcept nogil

@@ -32,11 +32,11 @@ from netstack._net cimport (
 from netstack._skb cimport pool_state, queue_init, skb_pool_create
 from netstack.device._device cimport hw_device
 from netstack.irq._irq cimport irq_resume, irq_suspend, irq_watch, look_at_wires
-from netstack.irq._softirq cimport frames_lost, hw_busy
+from netstack.irq._softirq cimport hw_busy
 from netstack.irq._thread cimport (
-    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN,
+    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, IRQ_NICE,
     TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake,
-    gettid, pthread_join, pthread_t, sched_yield, thread_setup, thread_start, timerfd_create,
+    gettid, pthread_join, pthread_t, sched_yield, thread_nice, thread_setup, thread_start, timerfd_create,
 )
 from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data
 
@@ -86,26 +86,32 @@ cdef void synchronize(net *n) noexcept nogil:
 
 # ---- what the role does
 
-cdef void cpu_run(softnet_data *sd) noexcept nogil:
+cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil:
     """Be the CPU until nothing is left to do, or somebody waits for the role. One pass is ``_fastpath.receive``.
 
-    What ten restarts or two milliseconds of softirq did not finish is ksoftirqd's: a context that yields to other
-    threads between its rounds.
+    What ten restarts or two milliseconds of softirq did not finish is ksoftirqd's: a context that shares the core with
+    other threads, and yields to them between its rounds. ``own``: this is the CPU's thread, whose nice value changes.
     """
+    cdef bint shares = False
     while True:
         if sd.irq_suspended:
             look_at_wires(sd)      # no interrupt would tell of frames that this pass takes off the wire
         if not sd.receive(sd):
             break
-        if load_acquire32(&sd.want_role) or sd.overloaded:
+        if load_acquire32(&sd.want_role):
             break
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
             sd.in_ksoftirqd = 1
             if load_acquire32(&sd.role) == 2:
                 break
+            if own and not shares:
+                shares = True
+                thread_nice(0)
             sched_yield()
     sd.in_ksoftirqd = 0
+    if shares:
+        thread_nice(IRQ_NICE)
 
 
 cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
@@ -204,34 +210,21 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
 
 cdef enum:
     MAX_EVENTS = 16
-    PAUSE_NS = 500_000
-    PAUSE_WORTH = 16               # frames that were taken since the last pause
-    NO_PAUSE_NS = 20_000_000
+    HAND_OVER_NS = 100_000         # that an application may take to take what it asked for
 
 
-cdef bint pause_for_readers(softnet_data *sd) noexcept nogil:
-    """Under overload leave frames on the wire for a moment, where a loss costs nothing. True when it is time to sleep.
+cdef bint given_away(softnet_data *sd, u64 since) noexcept nogil:
+    """Has an application taken what was given up at ``since``? It may have stopped asking in that very moment.
 
-    The readers get the core meanwhile, and what they have read makes room for what comes next. If nobody has read
-    anything since the last pause, it was for nothing, and there is none for a while.
+    It looks for the role once more after it has stopped, so one of the two sees the other.
     """
-    cdef u64 now, taken
-    if not sd.overloaded:
-        return False
-    sd.overloaded = 0
-    now = monotonic_ns()
-    taken = sd.processed - frames_lost(sd)
-    if now < sd.no_pause_until:
-        return False
-    if taken - sd.paused_taken < PAUSE_WORTH:
-        sd.no_pause_until = now + NO_PAUSE_NS
-    sd.paused_taken = taken
-    if now < sd.no_pause_until:
-        return False
-    sd.pauses += 1
-    irq_watch(sd, PAUSE_NS)
-    irq_suspend(sd, -1)
-    return True
+    while monotonic_ns() - since < HAND_OVER_NS:
+        if load_acquire32(&sd.in_busy_poll) or load_relaxed64(&sd.last_busy_poll) >= since:
+            return True
+        if not load_seq32(&sd.want_role) and not load_seq32(&sd.role):
+            return False
+        cpu_relax()
+    return load_seq32(&sd.want_role) != 0
 
 
 cdef void *ksoftirqd(void *arg) noexcept nogil:
@@ -239,23 +232,29 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
     cdef softnet_data *sd = <softnet_data *>arg
     cdef long long ns
     cdef bint given                # the wires, to applications
+    cdef u64 since
     thread_setup(sd.cpu)
     store_release32(&sd.tid, <u32>gettid())
     cpu_take(sd)
     while not load_acquire32(&sd.stop):
-        cpu_run(sd)
+        cpu_run(sd, True)
         sd.idle_since = monotonic_ns()
-        given = not sd.irq_suspended and pause_for_readers(sd)
-        if not given and not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
+        if not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
             note_gap(sd)
             continue
-        if load_acquire32(&sd.want_role):
-            given = True
+        given = load_acquire32(&sd.want_role) != 0
+        if given:
             irq_suspend(sd, -1)
         store_seq32(&sd.sleeping, 1)
         fence()
         ns = -1 if given else sleep_time(sd)
+        since = monotonic_ns()
         cpu_release(sd)
+        if given and not given_away(sd, since):
+            store_seq32(&sd.sleeping, 0)
+            cpu_take(sd)
+            irq_resume(sd)
+            continue
         sd.sleeps += ns != 0
         wait_for_event(sd, ns)
         note_gap(sd)
@@ -353,7 +352,7 @@ cdef class Cpu:
             cpu_take(self.sd)
             for i in range(self.sd.nr_hw):
                 self.sd.hw[i].wire_ready(self.sd.hw[i])
-            cpu_run(self.sd)
+            cpu_run(self.sd, False)
             cpu_release(self.sd)
 
     def deadline(self):
@@ -383,7 +382,7 @@ cdef class Cpu:
             "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
             "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
             "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
-            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "pauses": sd.pauses, "tid": sd.tid,
+            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "tid": sd.tid,
         }
 
     def softirqs(self):

@@ -9,4 +9,3 @@ cdef void handle_irqs(softnet_data *sd) noexcept nogil
 cdef bint do_softirq(softnet_data *sd) noexcept nogil
 cdef void net_rx_action(softnet_data *sd) noexcept nogil
 cdef bint napi_busy_poll(softnet_data *sd) noexcept nogil
-cdef u64 frames_lost(softnet_data *sd) noexcept nogil

@@ -10,9 +10,6 @@ Kernel   handle_softirqs(), kernel/softirq.c; net_rx_action(), net/core/dev.c
 from netstack._abi cimport (
     exchange32, fetch_and32, i64, load_acquire32, load_relaxed32, u32, u64, unlikely,
 )
-from netstack._counters cimport (
-    SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_PROTO_MEM, SKB_DROP_REASON_SOCKET_RCVBUFF,
-)
 from netstack._net cimport net, net_now, netdev_budget, netdev_budget_usecs, sysctl_get
 from netstack.device._device cimport hw_device
 from netstack.irq._irq cimport look_at_wires
@@ -23,7 +20,6 @@ from netstack.napi._napi cimport (
 )
 
 cdef enum:
-    OVERLOAD_LOOK = 64             # packets between two looks
     MAX_SOFTIRQ_RESTART = 10
     MAX_SOFTIRQ_TIME_NS = 2_000_000
 
@@ -64,30 +60,10 @@ cdef void handle_irqs(softnet_data *sd) noexcept nogil:
         napi_schedule(&sd.backlog)
 
 
-cdef u64 frames_lost(softnet_data *sd) noexcept nogil:
-    """Frames of this CPU that found the queue of a slower context full: a socket's, or the one to Python."""
-    cdef u64 *fate = sd.n.slots[sd.slot].fate
-    return (fate[<int>SKB_DROP_REASON_SOCKET_RCVBUFF] + fate[<int>SKB_DROP_REASON_CPU_BACKLOG]
-            + fate[<int>SKB_DROP_REASON_PROTO_MEM])
-
-
-cdef bint look_for_overload(softnet_data *sd) noexcept nogil:
-    """True when most of what came was lost: work for nothing, and those who read may want the core."""
-    cdef u64 packets = sd.processed - sd.seen_processed
-    cdef u64 lost
-    if packets < OVERLOAD_LOOK or not load_relaxed32(&sd.has_thread):
-        return False
-    lost = frames_lost(sd)
-    sd.overloaded = (lost - sd.seen_lost) * 2 > packets
-    sd.seen_processed = sd.processed
-    sd.seen_lost = lost
-    return sd.overloaded
-
-
 cdef bint do_softirq(softnet_data *sd) noexcept nogil:
     """Run the raised softirqs. True when some are left for ksoftirqd, after 10 restarts or 2 ms. [handle_softirqs()]
 
-    Or when an application wants to go on with them itself, or when nobody takes what they bring.
+    Or when an application wants to go on with them itself.
     """
     cdef u64 end = net_now(sd.n) + MAX_SOFTIRQ_TIME_NS
     cdef u32 restart = MAX_SOFTIRQ_RESTART
@@ -104,8 +80,6 @@ cdef bint do_softirq(softnet_data *sd) noexcept nogil:
             break
         restart -= 1
         if restart == 0 or net_now(sd.n) >= end or load_relaxed32(&sd.want_role):
-            break
-        if look_for_overload(sd):
             break
         pending = exchange32(&sd.softirq_pending, 0)
     sd.in_softirq = 0

@@ -13,6 +13,7 @@ cdef extern from *:
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/prctl.h>
+    #include <sys/resource.h>
     #include <sys/syscall.h>
     #include <sys/timerfd.h>
     #include <unistd.h>
@@ -33,6 +34,7 @@ cdef extern from *:
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         return r;
     }
+    #define NS_IRQ_NICE (-10)
     static inline void ns_thread_setup(unsigned cpu) {
         char name[16];
         snprintf(name, sizeof name, "ksoftirqd/%u", cpu);
@@ -42,14 +44,18 @@ cdef extern from *:
            of 0.1 ms, so that a wake-up is served before those who compute (Linux 6.12 and newer; no privilege
            needed), and a better nice value where that is allowed. Both may be refused. */
         {
-            struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority;
-                     uint64_t runtime, deadline, period; } attr = {sizeof attr, SCHED_OTHER, 0, -10, 0, 100000, 0, 0};
+            struct {
+                uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority;
+                uint64_t runtime, deadline, period;
+            } attr = {sizeof attr, SCHED_OTHER, 0, NS_IRQ_NICE, 0, 100000, 0, 0};
             if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0) {
                 attr.nice = 0;
                 syscall(SYS_sched_setattr, 0, &attr, 0);
             }
         }
     }
+    /* Of this thread. Refused as it was at the start: it stays 0 then. */
+    static inline void ns_thread_nice(int nice) { setpriority(PRIO_PROCESS, 0, nice); }
     /* ns < 0: no limit. */
     static inline int ns_epoll_wait(int epfd, struct epoll_event *ev, int max, int64_t ns) {
         struct timespec ts;
@@ -69,6 +75,8 @@ cdef extern from *:
     int gettid "ns_gettid"() noexcept nogil
     int thread_start "ns_thread_start"(pthread_t *t, void *(*fn)(void *) noexcept nogil, void *arg) noexcept
     void thread_setup "ns_thread_setup"(u32 cpu) noexcept nogil
+    void thread_nice "ns_thread_nice"(int nice) noexcept nogil
+    int IRQ_NICE "NS_IRQ_NICE"
     int epoll_wait_ns "ns_epoll_wait"(int epfd, epoll_event *ev, int max, long long ns) noexcept nogil
     int timer_arm "ns_timer_arm"(int fd, u64 ns) noexcept nogil
     int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, TFD_CLOEXEC, TFD_NONBLOCK

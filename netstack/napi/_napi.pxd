@@ -141,13 +141,6 @@ cdef struct softnet_data:
     int wires_epfd                 # the set that the wires are in, -1 for none
     u32 idle_app                   # an application sleeps on idle_epfd
     u32 in_busy_poll               # an application is this CPU, and polls
-    # Overload: frames that were lost in front of slower contexts, as seen at the last look.
-    u32 overloaded                 # most of what came since the look before was lost
-    u64 seen_processed
-    u64 seen_lost
-    u64 paused_taken               # frames that were not lost, up to the last pause
-    u64 no_pause_until             # ns by the monotonic clock: nobody made use of the last one
-    u64 pauses
     u32 has_thread
     u64 thread
     u32 tid

@@ -255,7 +255,7 @@ cdef void run_once(softnet_data *sd) noexcept nogil:
     cpu_take(sd)
     for i in range(sd.nr_hw):
         sd.hw[i].wire_ready(sd.hw[i])
-    cpu_run(sd)
+    cpu_run(sd, False)
     cpu_release(sd)
 
 

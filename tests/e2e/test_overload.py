@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def test_three_times_what_the_host_can_take(fast_path):
         assert missed(host) > 0
         allowed = {"SOCKET_RCVBUFF"} if fast_path else {"SOCKET_RCVBUFF", "CPU_BACKLOG"}
         assert set(account.dropped) == allowed
+
+
+def test_what_the_softirq_leaves_to_ksoftirqd_shares_the_core_with_readers():
+    with up() as host, sink(host):
+        thread = host.softnet()[0]["tid"]
+        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, thread) == -10)
+        with pktgen("--seconds", "1") as load:
+            wait_until(lambda: os.getpriority(os.PRIO_PROCESS, thread) == 0)
+            assert host.softnet()[0]["ksoftirqd_runs"] > 0
+            sent_by(load)
+        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, thread) == -10)
 
 
 @pytest.mark.parametrize("ring", [64, 256])
