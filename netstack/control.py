@@ -174,6 +174,8 @@ class ControlServer:
                 )
 
     def _ready(self, client: _Client, events: int) -> None:
+        if client.sock.fileno() < 0:
+            return  # dropped for what its stream said a moment ago
         try:
             if events & selectors.EVENT_WRITE:
                 self._send(client)

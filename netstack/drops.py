@@ -111,7 +111,7 @@ REASONS: dict[str, Reason] = {
         "", "a header is cut short",
         "look at the frames: `netstack capture -e -v`"),
     "NOMEM": Reason(
-        "proto/_ip_output.pyx ip_alloc_skb, proto/frag.py ip_defrag", "the packet pool is exhausted",
+        "proto/_ip_alloc.pyx ip_alloc_skb, proto/frag.py ip_defrag", "the packet pool is exhausted",
         "read the sockets faster: `netstack ss -uamn`; or lower their SO_RCVBUF"),
     "FRAG_REASM_TIMEOUT": Reason(
         "proto/frag.py ip_expire", "not all fragments came in time",
