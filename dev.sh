@@ -281,7 +281,7 @@ sanitized() { # sanitized KINDS DIRECTORY RUNTIME PYTEST-ARGUMENT...
     quietly "building with -fsanitize=$1 in $2" \
         env NETSTACK_SANITIZE="$1" "$python" setup.py build --build-base "$2" --build-lib "$2/lib"
     export NETSTACK_SANITIZER_RUNTIME=$runtime PYTHONSAFEPATH=1
-    export PYTHONPATH=$root/tools/sanitize:$root/$2/lib:$root
+    export PYTHONPATH=$root/tools/sanitize:$root/$2/lib:$root:$root/tools
     shift 3
     local status=0 reports=$root/build/sanitizer-report
     rm -f "$reports".*

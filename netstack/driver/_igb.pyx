@@ -13,7 +13,7 @@ import os
 
 from libc.string cimport memcpy, memset
 
-from netstack._abi cimport load_relaxed64, u8, u32, u64, uintptr_t
+from netstack._abi cimport fetch_and32, fetch_or32, load_relaxed64, u8, u32, u64, uintptr_t
 from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, NETIF_F_GRO_HW, NETIF_F_RXCSUM, Net
 from netstack.device._igb_csr cimport rd32
 from netstack.device._igb_nic cimport igb_set_missed
@@ -248,7 +248,10 @@ cdef class Igb:
         with nogil:
             cpu_take(self.adapter.sd)
             mode[0] = on
-            self.adapter.dev.flags = (self.adapter.dev.flags & ~flag) | (flag if on else 0)
+            if on:
+                fetch_or32(&self.adapter.dev.flags, flag)
+            else:
+                fetch_and32(&self.adapter.dev.flags, ~flag)
             if self.running:
                 igb_set_rx_mode(self.adapter)
             cpu_release(self.adapter.sd)
@@ -272,8 +275,8 @@ cdef class Igb:
         self.adapter.nr_mc = count
         self.adapter.promisc = promisc
         self.adapter.allmulti = allmulti or len(addresses) > MAX_MC
-        self.adapter.dev.flags &= ~<u32>(IFF_PROMISC | IFF_ALLMULTI)
-        self.adapter.dev.flags |= (IFF_PROMISC if promisc else 0) | (IFF_ALLMULTI if allmulti else 0)
+        fetch_and32(&self.adapter.dev.flags, ~<u32>(IFF_PROMISC | IFF_ALLMULTI))
+        fetch_or32(&self.adapter.dev.flags, (IFF_PROMISC if promisc else 0) | (IFF_ALLMULTI if allmulti else 0))
         if self.running:
             igb_set_rx_mode(self.adapter)
         cpu_release(self.adapter.sd)

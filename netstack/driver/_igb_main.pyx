@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strerror, strncpy
 from posix.stdlib cimport posix_memalign
 
-from netstack._abi cimport u8, u32, u64
+from netstack._abi cimport fetch_and32, fetch_or32, store_relaxed32, u8, u32, u64
 from netstack._net cimport (
     IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_GRO_HW, NETIF_F_GSO_UDP_L4,
     NETIF_F_HW_CSUM, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM, NETIF_F_RXHASH, Net, net_device,
@@ -86,7 +86,7 @@ cdef void igb_check_link(igb_adapter *adapter) noexcept nogil:
     if rd32(adapter.nic, E1000_STATUS) & E1000_STATUS_LU:
         flags |= IFF_RUNNING
     if flags != adapter.dev.flags:
-        adapter.dev.flags = flags
+        store_relaxed32(&adapter.dev.flags, flags)
         adapter.link_changes += 1
 
 
@@ -192,7 +192,7 @@ cdef int igb_fill_rx(igb_adapter *adapter) except -1:
 
 cdef void igb_start(igb_adapter *adapter) noexcept nogil:
     """From here on frames come and go. [the end of __igb_open()]"""
-    adapter.dev.flags |= IFF_UP
+    fetch_or32(&adapter.dev.flags, IFF_UP)
     adapter.q_vector.tx.up = 1
     igb_irq_enable(adapter)
     igb_check_link(adapter)
@@ -224,7 +224,7 @@ cdef void igb_close_step(igb_adapter *adapter, int step) noexcept:
     """Undo an open step. Frames that were in the NIC or in the ring end as NIC_DROP_RESET."""
     cdef igb_q_vector *q = adapter.q_vector
     if step == OPEN_START:
-        adapter.dev.flags &= ~<u32>(IFF_UP | IFF_RUNNING)
+        fetch_and32(&adapter.dev.flags, ~<u32>(IFF_UP | IFF_RUNNING))
         igb_irq_disable(adapter)
         igb_clean_tx_ring(&q.tx, adapter.sd.slot)
     elif step == OPEN_BUS:

@@ -10,7 +10,9 @@ Kernel   __netif_receive_skb_core(), dev_add_pack(), __dev_queue_xmit(), net/cor
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove
 
-from netstack._abi cimport add_relaxed64, get_be16, likely, load_acquire32, load_acquire_ptr, u8, u16, u32, unlikely
+from netstack._abi cimport (
+    add_relaxed64, get_be16, load_acquire32, load_acquire_ptr, load_relaxed32, likely, u8, u16, u32, unlikely,
+)
 from netstack._counters cimport (
     SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_NETFILTER_DROP, SKB_DROP_REASON_PKT_TOO_SMALL,
     SKB_DROP_REASON_UNHANDLED_PROTO,
@@ -177,7 +179,7 @@ cdef int dev_xmit(void *p) noexcept nogil:
     """
     cdef sk_buff *skb = <sk_buff *>p
     cdef net_device *dev = skb.dev
-    if unlikely(not dev.flags & IFF_UP):
+    if unlikely(not load_relaxed32(&dev.flags) & IFF_UP):
         add_relaxed64(&dev.stats.tx_dropped, 1)
         kfree_skb_reason(skb, SKB_DROP_REASON_DEV_READY)
         return -ENETDOWN

@@ -20,7 +20,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from netstack._abi cimport (
-    add_relaxed32, fetch_add32, get_be16, load_acquire32, load_acquire_ptr, put_be16, spin_lock, spin_unlock,
+    add_relaxed32, fetch_add32, get_be16, load_acquire32, load_acquire_ptr, load_relaxed32, put_be16, spin_lock,
+    spin_unlock,
 )
 from netstack._counters cimport MIB_NR
 from netstack._net cimport ETH_HLEN, IFF_UP, SLOT_PROCESS, net_device
@@ -177,7 +178,7 @@ cdef int packet_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
     dev = sk.n.devices[ifindex - 1] if 0 < ifindex <= sk.n.nr_devices else NULL
     if dev == NULL:
         return -ENXIO
-    if not dev.flags & IFF_UP:
+    if not load_relaxed32(&dev.flags) & IFF_UP:
         return -ENETDOWN
     err = sock_take_err(sk)
     if err:

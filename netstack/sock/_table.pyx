@@ -241,7 +241,7 @@ cdef int reuse_append(sock_reuseport *group, sock *sk) noexcept nogil:
                 bigger.socks[i] = group.socks[i]
                 store_release_ptr(<void **>&group.socks[i].reuse, bigger)
         group = bigger
-    group.socks[num] = sk
+    store_release_ptr(<void **>&group.socks[num], sk)      # a look may still go by the number before a leave
     store_release32(&group.num, num + 1)
     store_release_ptr(<void **>&sk.reuse, group)
     return 0

@@ -20,7 +20,7 @@ from netstack.stats import ledger
 from tests.e2e.conftest import HOST, run
 from tests.netns import fresh_netns
 
-pytestmark = pytest.mark.tap
+pytestmark = [pytest.mark.tap, pytest.mark.bench]
 
 PKTGEN = Path(__file__).resolve().parents[2] / "tools" / "pktgen.py"
 
