@@ -23,8 +23,8 @@ def test_opening_gives_the_device_its_vectors_and_buffers_ahead():
     assert machine.igb.running
     assert machine.igb.carrier
     assert [name for _, _, name in machine.cpu.interrupts()] == ["eth0", "eth0-TxRx-0"]
-    assert machine.free()[2] == 4096 - 128  # IGB_RX_WINDOW
-    assert machine.igb.registers()["RDT"] == 128
+    assert machine.free()[2] == 4096 - 255  # IGB_RX_WINDOW
+    assert machine.igb.registers()["RDT"] == 255
 
 
 def test_closing_gives_everything_back():
@@ -45,7 +45,7 @@ def test_a_device_can_be_opened_again_and_again():
         assert len(machine.receive(udp(), udp(1400))) == 2
         machine.igb.close()
         machine.igb.open()
-    assert machine.free()[2] == 4096 - 128
+    assert machine.free()[2] == 4096 - 255
 
 
 @pytest.mark.parametrize("step", range(OPEN_STEPS))
