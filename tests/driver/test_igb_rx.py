@@ -193,8 +193,8 @@ def test_the_hardware_gets_few_descriptors_and_more_when_it_used_up_all():
         machine.clock.advance(0.01)
     assert took[0] == 255  # IGB_RX_WINDOW
     assert took[1] > 400
-    assert took[2] > 800
-    assert took[3] > 900  # it grows fast and shrinks slowly
+    assert took[2] > 700
+    assert took[3] > 800  # it grows fast and shrinks slowly
     assert max(took) <= 1023
     assert machine.ledger() == (4 * 991, 4 * 991)
 
