@@ -12,7 +12,7 @@ and writing to it does nothing, as on the chip.
 
 from libc.string cimport memset
 
-from netstack._abi cimport exchange32, fetch_and32, load_relaxed64, u32, u64
+from netstack._abi cimport exchange32, fetch_and32, load_relaxed64, store_release_ptr, u32, u64
 from netstack.device._igb_nic cimport (
     IGB_MAX_FRAME, IGB_STAT_GORC, IGB_STAT_GOTC, IGB_STAT_RQDPC, igb_cause, igb_cause_other, igb_nic, igb_rx_gate,
     igb_rx_unit, igb_set_link, igb_tx_unit,
@@ -36,6 +36,7 @@ from netstack.device._igb_regs cimport (
 )
 from netstack.device._igb_rx cimport igb_rx_tail
 from netstack.device._igb_tx cimport igb_tx_tail
+from netstack.device._wire cimport wire
 
 cdef enum:
     QUEUE_STRIDE = 0x40
@@ -47,9 +48,11 @@ cdef enum:
 
 cdef void igb_apply_control(igb_nic *nic) noexcept nogil:
     """Work the control registers into the fields that the receive unit uses."""
+    cdef wire *w = &nic.loop if nic.rctl & E1000_RCTL_LBM_MAC else nic.line
     nic.vme = nic.ctrl & E1000_CTRL_VME
     nic.longest = min(nic.rlpml, IGB_MAX_FRAME) if nic.rctl & E1000_RCTL_LPE else STANDARD_FRAME
-    nic.w = &nic.loop if nic.rctl & E1000_RCTL_LBM_MAC else nic.line
+    if nic.w != w:                 # the transmit unit reads it at any time
+        store_release_ptr(<void **>&nic.w, w)
     nic.rss_fields = nic.mrqc if nic.mrqc & E1000_MRQC_ENABLE_RSS else 0
     nic.mac = <u64>nic.ral[0] | <u64>(nic.rah[0] & 0xFFFF) << 32
     if not nic.rah[0] & <u32>E1000_RAH_AV:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.tap
+pytestmark = [pytest.mark.tap, pytest.mark.bench]
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
