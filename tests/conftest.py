@@ -1,6 +1,7 @@
 """What holds for every test: modules as new as their sources, one hypothesis profile."""
 
 import importlib.util
+import signal
 import sysconfig
 from pathlib import Path
 
@@ -18,7 +19,11 @@ settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Stop before old compiled code is tested."""
+    """Stop before old compiled code is tested, and hear Ctrl-C."""
+    # A shell starts what is in its background, and nohup what it runs, with SIGINT ignored; so would the programs be
+    # that the tests end with it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     spec = importlib.util.find_spec("netstack")
     if spec and spec.origin and Path(spec.origin).parent != ROOT / "netstack":
         return  # another build, such as that of `./dev.sh sanitize`

@@ -48,7 +48,6 @@ class DropReasons:
         self.path.mkdir(exist_ok=True)  # one that was killed may have left it
         (self.path / "tracing_on").write_text("0")
         (self.path / "buffer_size_kb").write_text("1024")
-        (self.path / "set_event_pid").write_text(str(threading.get_native_id()))
         events = self.path / "events"
         text = (events / "skb/kfree_skb/format").read_text()
         names = text[text.index("__print_symbolic") :]
@@ -59,12 +58,21 @@ class DropReasons:
         self.come, self.come_skb = event_id(text), offset(text, "skbaddr")
         text = (events / "skb/consume_skb/format").read_text()
         self.used, self.used_skb = event_id(text), offset(text, "skbaddr")
-        for event in EVENTS:
-            (events / event / "enable").write_text("1")
         raw = self.path / f"per_cpu/cpu{cpu}/trace_pipe_raw"
         self.fd = os.open(raw, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         (self.path / "tracing_on").write_text("1")
+        (self.path / "set_event_pid").write_text(str(self.own_pid()))
+        for event in EVENTS:
+            (events / event / "enable").write_text("1")
         self.alive: set[int] = set()
+
+    def own_pid(self) -> int:
+        """Ask the kernel what it calls this thread: in a container it has another number than here."""
+        (self.path / "trace_marker").write_bytes(b"netstack")
+        for data in records(os.read(self.fd, 4096)):
+            if b"netstack" in data:
+                return int(struct.unpack_from("<i", data, 4)[0])  # common_pid
+        return threading.get_native_id()
 
     def take(self) -> Counter[str]:
         """Give the reasons of what was dropped since the last call; one frame was written meanwhile."""
