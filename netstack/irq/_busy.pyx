@@ -16,8 +16,9 @@ stay in its set while it is awake. Others sleep on their sockets, and whoever po
 
 Who waits for the role:
 
-- An application spins for it, with ``want_role`` set, while the CPU's own thread has it: the thread gives way after
-  the pass it is in, a microsecond when it found nothing. While another application polls it does not wait.
+- An application asks for it with ``want_role`` while the CPU's own thread has it: the thread gives way after the poll
+  it is in, a microsecond when it found nothing. So the application spins first, and then sleeps, since the thread may
+  be waiting for the core that it spins on. While another application polls it does not wait.
 - The thread, and those who set up or synchronize, block with ``role`` 2: an application that polls lets them in.
 
 No frame is lost or overtaken between two holders: everything that a pass has begun is in the softnet_data, and changes
@@ -32,7 +33,7 @@ from netstack._abi cimport (
     store_seq32, u32, u64,
 )
 from netstack._net cimport irq_suspend_timeout, net, sysctl_get
-from netstack.irq._cpu cimport cpu_release, cpu_try_take, cpu_wake, sleep_time
+from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_try_take, cpu_wake, sleep_time
 from netstack.irq._irq cimport irq_resume, irq_suspend, irq_watch, wires_move
 from netstack.irq._softirq cimport napi_busy_poll
 from netstack.irq._thread cimport epoll_event, epoll_wait_ns, sched_yield
@@ -40,6 +41,7 @@ from netstack.napi._napi cimport softnet_data
 
 cdef enum:
     ASK_NS = 50_000                # that an application waits for the role at least
+    ROLE_SPIN_NS = 4_000           # of that without sleeping
     HAND_OVER_NS = 100_000         # that it waits for another to take what it has given up
     IDLE_EVENTS = 8
 
@@ -49,11 +51,17 @@ cdef enum:
 cdef bint cpu_ask(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nogil, u64 until) noexcept nogil:
     """Become the CPU in an application's thread; False when it became ready before, or another application polls."""
     cdef bint got = cpu_try_take(sd)
+    cdef u64 spin
     if not got:
         store_release32(&sd.want_role, 1)
-        while not got and not ready(sk) and not load_acquire32(&sd.in_busy_poll) and monotonic_ns() < until:
-            cpu_relax()
-            got = cas32(&sd.role, 0, 1)
+        spin = min(until, monotonic_ns() + ROLE_SPIN_NS)
+        while not got and not ready(sk) and not load_acquire32(&sd.in_busy_poll):
+            if monotonic_ns() >= spin:
+                cpu_take(sd)
+                got = True
+            else:
+                cpu_relax()
+                got = cas32(&sd.role, 0, 1)
         store_seq32(&sd.want_role, 0)
         if not got:                # the thread may have left the wires to us in the last moment, see given_away()
             got = cpu_try_take(sd)

@@ -84,6 +84,11 @@ cdef void synchronize(net *n) noexcept nogil:
             cpu_release(sd)
 
 
+cdef inline bint wanted(softnet_data *sd) noexcept nogil:
+    """Does somebody wait for the role?"""
+    return load_acquire32(&sd.want_role) != 0 or load_acquire32(&sd.role) == 2
+
+
 # ---- what the role does
 
 cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil:
@@ -98,13 +103,11 @@ cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil:
             look_at_wires(sd)      # no interrupt would tell of frames that this pass takes off the wire
         if not sd.receive(sd):
             break
-        if load_acquire32(&sd.want_role):
+        if wanted(sd):
             break
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
             sd.in_ksoftirqd = 1
-            if load_acquire32(&sd.role) == 2:
-                break
             if own and not shares:
                 shares = True
                 thread_nice(0)
@@ -119,12 +122,12 @@ cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
     cdef u64 start = monotonic_ns()
     cdef u64 before = sd.processed
     while monotonic_ns() - start < ns:
+        if wanted(sd):             # before the pass: while frames keep coming none would be the last
+            return False
         look_at_wires(sd)
         if sd.receive(sd) or sd.processed != before:
             sd.spins_won += 1
             return True
-        if load_acquire32(&sd.role) == 2 or load_acquire32(&sd.want_role):
-            return False
     return False
 
 
@@ -188,6 +191,22 @@ cdef void watch_applications(softnet_data *sd) noexcept nogil:
         irq_watch(sd, until - now)
 
 
+cdef bint only_watching(softnet_data *sd, epoll_event *event) noexcept nogil:
+    """Did the timer wake the thread while an application polls? Then it looks again later, without the role."""
+    cdef u64 word, until, now
+    if event.data.ptr != &sd.timer_fd:
+        return False
+    until = load_relaxed64(&sd.last_busy_poll) + sysctl_get(sd.n, irq_suspend_timeout)
+    now = monotonic_ns()
+    if not load_acquire32(&sd.irq_suspended) or now >= until:
+        return False
+    read(sd.timer_fd, &word, 8)
+    exchange32(&sd.timer_armed, 0)
+    fence()
+    irq_watch(sd, until - now)     # if interrupts came on meanwhile, it finds that and does nothing
+    return True
+
+
 cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     """Sleep until a wire, a timer or a wake-up; afterwards the thread is the CPU again."""
     cdef epoll_event events[MAX_EVENTS]
@@ -195,6 +214,8 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     cdef u32 k
     cdef int got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
     cdef int i
+    while ns < 0 and got == 1 and only_watching(sd, events):
+        got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
     store_seq32(&sd.sleeping, 0)
     cpu_take(sd)
     for i in range(got):
@@ -223,7 +244,7 @@ cdef bint given_away(softnet_data *sd, u64 since) noexcept nogil:
             return True
         if not load_seq32(&sd.want_role) and not load_seq32(&sd.role):
             return False
-        cpu_relax()
+        sched_yield()              # it may wait for this very core
     return load_seq32(&sd.want_role) != 0
 
 

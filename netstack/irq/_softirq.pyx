@@ -169,6 +169,8 @@ cdef void net_rx_action(softnet_data *sd) noexcept nogil:
         if budget <= 0 or sd.now >= time_limit:
             sd.time_squeeze += 1
             break
+        if load_relaxed32(&sd.want_role):
+            break                  # an application goes on
     # In the kernel's order: what is left of the list, what was scheduled meanwhile, what is to be polled again.
     if first != NULL:
         rest_last.next = sd.poll_first
