@@ -181,13 +181,14 @@ cdef struct net:
     void (*synchronize)(net *n) noexcept nogil
     void (*to_python)(net *n, void *skb) noexcept nogil      # the seam: netif/_backlog
     void (*kick_python)(net *n) noexcept nogil                  # a timer of the Python side must be looked at
-    # Be the CPU until ready(sk): poll until `spin`, then sleep as the idle CPU with 1 in `idle`, until `until` (both ns
-    # by the monotonic clock; 0: for ever). 0 ready, ETIMEDOUT, EINTR, or EBUSY when another sees to the wires. Whoever
-    # takes the 1 out of `idle` calls busy_wake. busy_poll_once polls without waiting. [napi_busy_loop()]
-    int (*busy_loop)(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u32 *idle, u64 spin,
+    # Be a CPU until ready(sk): poll until `spin`, then sleep as the idle CPU with its number + 1 in `idle`, until
+    # `until` (both ns by the monotonic clock; 0: for ever). 0 ready, ETIMEDOUT, EINTR, or EBUSY when another sees to
+    # the wires. Whoever takes the number out of `idle` calls busy_wake with the CPU. busy_poll_once polls without
+    # waiting. [napi_busy_loop()]
+    int (*busy_loop)(net *n, u32 cpu, void *sk, bint (*ready)(void *) noexcept nogil, u32 *idle, u64 spin,
                      u64 until) noexcept nogil
-    void (*busy_poll_once)(net *n) noexcept nogil
-    void (*busy_wake)(net *n) noexcept nogil
+    void (*busy_poll_once)(net *n, u32 cpu) noexcept nogil
+    void (*busy_wake)(net *n, u32 cpu) noexcept nogil
     int (*netif_rx)(void *skb) noexcept nogil
     # One pointer a layer; each layer knows its own.
     void *seam                     # netif/_backlog.pxd
@@ -210,6 +211,7 @@ cdef struct net:
     u32 nf_rules                   # bit h: there are rules at hook h
     void *nf                       # nf/_rules.pxd
     void *cpus[MAX_CPUS]          # softnet_data
+    void *irqs[96]                 # irq_desc: the host's interrupt lines; number 24 is the first
     void *pools                    # skb_pool: all of the host, which live as long as it
     void (*pools_destroy)(net *n) noexcept
     void *pool                     # skb_pool: packets made in process context: skb_alloc_process

@@ -202,3 +202,17 @@ def _default_peer(host: IPv4Interface) -> IPv4Interface:
     if _is_martian(first):  # the subnet begins with 0/8
         first = IPv4Address("1.0.0.1")
     return IPv4Interface((first if first != host.ip else first + 1, host.network.prefixlen))
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Give the six octets of a NIC's address; UsageError when it is none."""
+    try:
+        octets = bytes.fromhex(mac.replace(":", "").replace("-", ""))
+    except ValueError:
+        octets = b""
+    if len(octets) != 6 or octets[0] & 1 or not any(octets):
+        raise UsageError(
+            f"{mac!r} is not the MAC address of a NIC: six octets, not a multicast one",
+            hint="02:00:00:00:00:02",
+        )
+    return octets

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 from netstack import _fastpath
 from netstack._net import ManualClock, Net
 from netstack._skb import ProcessPool
-from netstack.addresses import check_mtu, check_name, default_mac, parse_addresses
+from netstack.addresses import check_mtu, check_name, default_mac, mac_bytes, parse_addresses
 from netstack.capture.bpf import compile_filter
 from netstack.config import Config
 from netstack.driver._igb import Igb
 from netstack.driver._loopback import Loopback
 from netstack.driver.igb_watchdog import Watchdog
 from netstack.errors import UsageError
+from netstack.host_views import HostViews
 from netstack.irq._cpu import Cpu
 from netstack.kworker import KWorker, Timer
 from netstack.netdev import NetDevice
@@ -38,7 +39,6 @@ from netstack.proto import net_protocol
 from netstack.proto.af_inet import Inet
 from netstack.proto.arp import arp_rcv
 from netstack.proto.ip import ip_rcv
-from netstack.sock._calls import sockets as open_sockets
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,14 +53,9 @@ P = TypeVar("P", bound="asyncio.BaseProtocol")
 CPU_POOL = (24576, 16384, 14336)
 PROCESS_POOL = (24576, 16384, 10240)
 CLASS_BYTES = (832, 1280, 2304)
+MAX_CPUS = 16
 RING_MAX = 4096  # descriptors, each with a buffer of the largest class
 LINKTYPE_RAW = 101  # packets that begin with their IP header
-
-
-SOFTIRQS = (
-    *("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK"),
-    *("IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"),
-)
 
 
 class Wire(Protocol):
@@ -71,7 +66,7 @@ class Wire(Protocol):
         """Return the address of a struct wire (device/_wire.pxd)."""
 
 
-class Host:
+class Host(HostViews):
     """One host: CPUs, devices, protocols, sockets, and the account of every frame."""
 
     def __init__(
@@ -82,22 +77,26 @@ class Host:
         threads: bool = True,
         fast_path: bool = True,
         pool: tuple[int, int, int] = CPU_POOL,
+        cpus: int = 1,
     ) -> None:
         """Make a host with a loopback device and no other.
 
         ``clock``: a ManualClock for tests; the monotonic clock if None. ``threads``: the CPU and the
         Python layers run by themselves; otherwise ``run`` moves them. ``fast_path``: the compiled
-        short cut of ARP, IP, ICMP echo and UDP. ``pool``: packets of each size class of the CPU.
+        short cut of ARP, IP, ICMP echo and UDP. ``pool``: packets of each size class of a CPU.
+        ``cpus``: how many CPUs it has, 1 to 16, each a thread; ValueError for another number.
         """
         self.name = name
         self.clock = clock
         self.threads = threads
         self.closed = False
-        self.net = Net(1, clock)
+        if not 1 <= cpus <= MAX_CPUS:
+            raise UsageError(f"cpus {cpus}: a host has 1 to {MAX_CPUS}", hint="--cpus 2")
+        self.net = Net(cpus, clock)
         self.config = Config(self.net, udp_memory=socket_memory(pool))
         self.config["netstack.fast_path"] = int(fast_path)
         self.pool = ProcessPool(self.net, PROCESS_POOL)
-        self.cpus = [Cpu(self.net, 0, pool)]
+        self.cpus = [Cpu(self.net, number, pool) for number in range(cpus)]
         self.seam = Seam(self.net)
         self.timer_sources: list[Any] = []
         self.packet_types = PacketTypes(self)
@@ -132,11 +131,13 @@ class Host:
         mac: str | None = None,
         mtu: int = 1500,
         ring: int = 256,
+        cpu: int = 0,
     ) -> NetDevice:
         """Put an igb NIC on ``wire``, bring it up, and give it an address with its subnet.
 
         ``wire`` is a MemoryWire, a TapWire, or anything with the address of a struct wire; it is kept
-        alive. Raises ValueError for an impossible name, address, mtu or ring; nothing is left then.
+        alive. ``cpu`` runs the NIC: it takes frames off the wire. Raises ValueError for an impossible name,
+        address, mtu, ring or CPU; nothing is left then.
         """
         check_name(name)
         check_mtu(mtu)
@@ -145,15 +146,20 @@ class Host:
                 f"host {self.name} has a device {name} already",
                 hint=f"add_nic(wire, {name + '1'!r})",
             )
+        if not 0 <= cpu < len(self.cpus):
+            raise UsageError(
+                f"cpu {cpu}: host {self.name} has {len(self.cpus)} CPUs, 0 is the first",
+                hint="Host(cpus=2)",
+            )
         addresses = [parse_addresses(addr)[0]] if addr is not None else []
         mac = mac or default_mac(name)
         ifindex = len(self.devices) + 1
         nic = Igb(
             self.net,
-            self.cpus[0].address,
+            self.cpus[cpu].address,
             wire.address,
             name,
-            _mac_bytes(mac),
+            mac_bytes(mac),
             mtu,
             ring,
             ifindex,
@@ -273,7 +279,7 @@ class Host:
         while True:
             for cpu in self.cpus:
                 cpu.run()
-            if self.kworker.step():
+            if any(cpu.pending() for cpu in self.cpus) or self.kworker.step():
                 continue
             before = self._progress()
             if not self._wait_for_timer() or before == self._progress():
@@ -313,6 +319,7 @@ class Host:
                 cpu.run()
             # A frame may stand in a ring until the interrupt throttle lets it in.
             rings = any(device.queued() for device in self.devices)
+            rings = rings or any(cpu.pending() for cpu in self.cpus)
             quiet = not rings and not len(self.seam) and not self.kworker.in_hand
             if quiet and before == (self.net.rx_frames(), self.kworker.handled):
                 return
@@ -322,63 +329,7 @@ class Host:
                 )
             time.sleep(0.0002)
 
-    # ---- looking at it
-
-    def softnet(self) -> list[dict[str, Any]]:
-        """Give the counters of each CPU's softnet_data."""
-        return [cpu.counters() for cpu in self.cpus]
-
-    def softirqs(self) -> list[dict[str, int]]:
-        """Give how often each CPU ran each softirq, in the kernel's order."""
-        return [dict(zip(SOFTIRQS, cpu.softirqs(), strict=True)) for cpu in self.cpus]
-
-    def interrupts(self) -> list[dict[str, Any]]:
-        """Give every interrupt line: its number, its name, and its count on each CPU."""
-        return [
-            {"irq": irq, "name": name, "chip": "PCI-MSIX", "counts": [count]}
-            for cpu in self.cpus
-            for irq, count, name in cpu.interrupts()
-        ]
-
-    def sockets(self) -> list[dict[str, Any]]:
-        """Give a row for each open socket."""
-        return [dict(sock.info) for sock in open_sockets(self.net)]
-
-    def neighbours(self) -> list[dict[str, Any]]:
-        """Give the neighbour table, as ``ip -j neigh`` does."""
-        return self._with_names(self.inet.neighbours())
-
-    def _with_names(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Put the device's name into rows that have its index."""
-        names = {device.ifindex: device.name for device in self.devices}
-        return [
-            {
-                "dev" if k == "ifindex" else k: names[v] if k == "ifindex" else v
-                for k, v in row.items()
-            }
-            for row in rows
-        ]
-
-    def routes(self, table: str = "main") -> list[dict[str, Any]]:
-        """Give a routing table (main, local), as ``ip -j route`` does."""
-        return self._with_names(self.inet.route_rows(table))
-
-    def handlers(self) -> list[tuple[str, str, str]]:
-        """Give type, device and function of each packet handler, as /proc/net/ptype does."""
-        names = {device.ifindex: device.name for device in self.devices}
-        types = self.packet_types
-        rows = [("ALL", names.get(i or 0, ""), fn.__name__) for fn, i in types.ptype_all]
-        return rows + [
-            (f"{kind:04x}", "", fn.__name__) for kind, fn in types.ptype_base.items()
-        ]
-
-    def memberships(self, ifindex: int) -> list[tuple[str, int]]:
-        """Give the groups that a device is a member of, and how many users each has."""
-        return [("224.0.0.1", 1)] if self.devices[ifindex - 1].addresses else []
-
-    def fragments(self) -> tuple[int, int]:
-        """Count the datagrams that wait for fragments, and their memory in bytes."""
-        return len(self.inet.frags.queues), self.inet.frags.memory
+    # ---- looking at it: HostViews has more
 
     def queued(self) -> dict[str, int]:
         """Frames off the wire that have not ended yet, by the place where they stand."""
@@ -407,6 +358,7 @@ class Host:
             device.nic.close()
         for cpu in self.cpus:
             cpu.run()
+        for cpu in self.cpus:
             backlog_purge(cpu.address)
         self.seam.purge()
         self.inet.close()
@@ -433,16 +385,3 @@ def socket_memory(pool: tuple[int, int, int]) -> int:
     small, mid, large = pool
     counts = small, mid, large - min(RING_MAX, large // 3)
     return min(size * n for size, n in zip(CLASS_BYTES, counts, strict=True)) * 7 // 8
-
-
-def _mac_bytes(mac: str) -> bytes:
-    try:
-        octets = bytes.fromhex(mac.replace(":", "").replace("-", ""))
-    except ValueError:
-        octets = b""
-    if len(octets) != 6 or octets[0] & 1 or not any(octets):
-        raise UsageError(
-            f"{mac!r} is not the MAC address of a NIC: six octets, not a multicast one",
-            hint="02:00:00:00:00:02",
-        )
-    return octets

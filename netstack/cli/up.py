@@ -28,6 +28,7 @@ def _arguments(parser: Parser) -> None:
     add("--peer", metavar="ADDR", help="the address of this machine's end (the subnet's first)")
     add("--mac", metavar="MAC", help="the host's MAC address (made from the name)")
     add("--mtu", type=int, default=1500, help="bytes, Ethernet header not counted (1500)")
+    add("--cpus", type=int, default=1, help="CPUs of the host, each a thread (1)")
     add("--ring", type=int, default=256, help="descriptors of the receive ring (256)")
     add(
         "--app",
@@ -94,6 +95,7 @@ def _host(args: Namespace) -> Any:
         mac=args.mac,
         mtu=args.mtu,
         ring=args.ring,
+        cpus=args.cpus,
         offload=args.offload,
         fast_path=not args.no_fast_path,
         control=False,  # ours can be stopped, and is there before the host

@@ -28,7 +28,7 @@ from netstack.driver._igb_main cimport (
 )
 from netstack.driver._igb_ring cimport igb_drain_rx, igb_set_ringparam
 from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
-from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
+from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
 from netstack.napi._napi cimport softnet_data
 
 from netstack.device._igb_regs import e1000_reg
@@ -139,11 +139,11 @@ cdef class Igb:
         if not bits & NETIF_F_RXCSUM and self.hw_features & NETIF_F_GRO_HW:
             bits &= ~<u64>NETIF_F_GRO_HW
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
             self.adapter.dev.features = bits
             if self.running:
                 igb_set_vlan_mode(self.adapter)
-            cpu_release(self.adapter.sd)
+            cpus_release(self.adapter.n)
         igb_set_offload(self.adapter)
 
     @property
@@ -170,21 +170,21 @@ cdef class Igb:
         if not self.running:
             return
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
             igb_watchdog_task(self.adapter)
-            cpu_release(self.adapter.sd)
-            cpu_wake(self.adapter.sd)
+            cpus_release(self.adapter.n)
+            cpus_wake(self.adapter.n)
 
     def set_mtu(self, int mtu):
         """Set the MTU, 68 to 9216; above 1512 frames may take several descriptors. [igb_change_mtu()]"""
         igb_ethtool.check_mtu(mtu)
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
             self.adapter.dev.mtu = mtu
             self.adapter.max_frame_size = mtu + ETH_OVERHEAD
             if self.running:
                 igb_set_rx_mode(self.adapter)
-            cpu_release(self.adapter.sd)
+            cpus_release(self.adapter.n)
 
     def set_ring(self, rx=None, tx=None):
         """Set the ring sizes, 64 to 4096 descriptors, a multiple of 8; no frame is lost. [igb_set_ringparam()]"""
@@ -210,9 +210,9 @@ cdef class Igb:
             before = dict(self.update_totals())
             if was_running:
                 with nogil:
-                    cpu_take(self.adapter.sd)
+                    cpus_take(self.adapter.n)
                     igb_drain_rx(self.adapter)
-                    cpu_release(self.adapter.sd)
+                    cpus_release(self.adapter.n)
                 self.close()
             try:
                 igb_diag_test(self.adapter, result)
@@ -230,11 +230,11 @@ cdef class Igb:
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ValueError(f"mac={mac.hex(':')!r}: give 6 bytes of a unicast address, as 02:00:00:00:00:01")
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
         memcpy(self.adapter.dev.dev_addr, <const u8 *>mac, 6)
         self.adapter.q_vector.rx.mac = ether_addr_to_u64(self.adapter.dev.dev_addr)
         igb_rar_set(self.adapter)
-        cpu_release(self.adapter.sd)
+        cpus_release(self.adapter.n)
 
     def set_promisc(self, bint on):
         """Take frames for every address, or stop; the other choices of set_rx_mode() stay. [dev_set_promiscuity()]"""
@@ -246,7 +246,7 @@ cdef class Igb:
 
     cdef void set_mode(self, u32 *mode, bint on, u32 flag) noexcept:
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
             mode[0] = on
             if on:
                 fetch_or32(&self.adapter.dev.flags, flag)
@@ -254,7 +254,7 @@ cdef class Igb:
                 fetch_and32(&self.adapter.dev.flags, ~flag)
             if self.running:
                 igb_set_rx_mode(self.adapter)
-            cpu_release(self.adapter.sd)
+            cpus_release(self.adapter.n)
 
     def set_rx_mode(self, bint promisc=False, bint allmulti=False, multicast=()):
         """Choose the frames to take beside our own and broadcast. [igb_set_rx_mode()]
@@ -268,7 +268,7 @@ cdef class Igb:
             if len(each) != 6 or not each[0] & 1:
                 raise ValueError(f"{bytes(each).hex(':')!r} is no multicast address: its first byte is odd")
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
         for address in addresses[:MAX_MC]:
             memcpy(self.adapter.mc[count], <const u8 *>address, 6)
             count += 1
@@ -279,33 +279,33 @@ cdef class Igb:
         fetch_or32(&self.adapter.dev.flags, (IFF_PROMISC if promisc else 0) | (IFF_ALLMULTI if allmulti else 0))
         if self.running:
             igb_set_rx_mode(self.adapter)
-        cpu_release(self.adapter.sd)
+        cpus_release(self.adapter.n)
 
     def set_rss(self, bytes key=None, udp4=None):
         """Set the 40-byte hash key; ``udp4``: hash the ports of UDP too (rx-flow-hash udp4 sdfn)."""
         if key is not None and len(key) != 40:
             raise ValueError(f"a key of {len(key)} bytes: RSS takes 40")
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
         if key is not None:
             memcpy(self.adapter.rss_key, <const u8 *>key, 40)
         if udp4 is not None:
             self.adapter.rss_udp = 1 if udp4 else 0
         if self.running:
             igb_setup_mrqc(self.adapter)
-        cpu_release(self.adapter.sd)
+        cpus_release(self.adapter.n)
 
     def set_coalesce(self, int rx_usecs):
         """Set the throttle: 0 off, 1 dynamic, 3 dynamic but gentle, 10 to 10000 microseconds. [igb_set_coalesce()]"""
         cdef u32 setting = igb_ethtool.check_usecs(rx_usecs)
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
         self.adapter.rx_itr_setting = setting if setting <= 3 else setting << 2
         self.adapter.q_vector.itr_val = self.adapter.rx_itr_setting
         if 0 < setting <= 3:
             self.adapter.q_vector.itr_val = IGB_START_ITR
         self.adapter.q_vector.set_itr = 1
-        cpu_release(self.adapter.sd)
+        cpus_release(self.adapter.n)
 
     def set_missed(self, u64 total):
         """Say how many frames the wire has lost so far: they appear as rx_missed_errors (MPC)."""
@@ -391,9 +391,9 @@ cdef class Igb:
         """Frames that stand in the receive ring, finished or begun but not cleaned."""
         cdef u32 frames
         with nogil:
-            cpu_take(self.adapter.sd)
+            cpus_take(self.adapter.n)
             frames = queued_frames(self.adapter)
-            cpu_release(self.adapter.sd)
+            cpus_release(self.adapter.n)
         return frames
 
 

@@ -40,7 +40,7 @@ from netstack.driver._igb_hw cimport (
 from netstack.driver._igb_itr cimport igb_write_itr
 from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_irq, igb_clean_rx_ring
 from netstack.driver._igb_tx cimport igb_clean_tx_irq, igb_clean_tx_ring, igb_xmit_frame
-from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
+from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
 from netstack.irq._irq cimport free_irq, hw_attach, hw_detach, irq_raise, request_irq
 from netstack.napi._napi cimport (
     NAPI_POLL_WEIGHT, napi_add, napi_complete_done, napi_del, napi_disable, napi_enable, napi_init, napi_schedule,
@@ -57,9 +57,9 @@ cdef void igb_fire(void *arg, u32 vector) noexcept nogil:
     """Route the NIC's messages to the CPU's interrupt lines."""
     cdef igb_adapter *adapter = <igb_adapter *>arg
     if vector == IGB_VECTOR_RING:
-        irq_raise(adapter.sd, &adapter.q_vector.irq)
+        irq_raise(&adapter.q_vector.irq)
     else:
-        irq_raise(adapter.sd, &adapter.other)
+        irq_raise(&adapter.other)
 
 
 cdef void igb_msix_ring(void *dev_id, softnet_data *sd) noexcept nogil:
@@ -233,9 +233,9 @@ cdef void igb_close_step(igb_adapter *adapter, int step) noexcept:
         napi_disable(&q.napi)
         napi_del(&q.napi)
     elif step == OPEN_IRQ_RING:
-        free_irq(adapter.sd, &q.irq)
+        free_irq(&q.irq)
     elif step == OPEN_IRQ_OTHER:
-        free_irq(adapter.sd, &adapter.other)
+        free_irq(&adapter.other)
     elif step == OPEN_CONFIGURE:
         igb_reset(adapter.nic)
         igb_clean_rx_ring(&q.rx)
@@ -250,7 +250,7 @@ cdef int igb_open(igb_adapter *adapter, int fail_at) except -1:
     cdef int step
     cdef int done = 0
     with nogil:
-        cpu_take(adapter.sd)
+        cpus_take(adapter.n)
     try:
         for step in range(OPEN_STEPS):
             if step == fail_at:
@@ -262,8 +262,8 @@ cdef int igb_open(igb_adapter *adapter, int fail_at) except -1:
             igb_close_step(adapter, step)
         raise
     finally:
-        cpu_release(adapter.sd)
-    cpu_wake(adapter.sd)
+        cpus_release(adapter.n)
+    cpus_wake(adapter.n)
     return 0
 
 
@@ -271,10 +271,10 @@ cdef void igb_close(igb_adapter *adapter) noexcept:
     """Close the device: afterwards it holds no packet, no vector and no memory. [__igb_close()]"""
     cdef int step
     with nogil:
-        cpu_take(adapter.sd)
+        cpus_take(adapter.n)
     for step in range(OPEN_STEPS - 1, -1, -1):
         igb_close_step(adapter, step)
-    cpu_release(adapter.sd)
+    cpus_release(adapter.n)
 
 
 # ---- probe
@@ -282,10 +282,10 @@ cdef void igb_close(igb_adapter *adapter) noexcept:
 cdef void igb_ndo_set_rx_mode(net_device *dev) noexcept nogil:
     """Write the filters anew: somebody asked for more frames, or for fewer. [igb_set_rx_mode()]"""
     cdef igb_adapter *adapter = <igb_adapter *>dev.priv
-    cpu_take(adapter.sd)
+    cpus_take(adapter.n)
     if dev.flags & IFF_UP:
         igb_set_rx_mode(adapter)
-    cpu_release(adapter.sd)
+    cpus_release(adapter.n)
 
 
 cdef int igb_set_offload(igb_adapter *adapter) except -1:

@@ -26,7 +26,7 @@ from netstack.driver._igb_main cimport (
 )
 from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_irq
 from netstack.driver._igb_tx cimport igb_clean_tx, igb_tx_map
-from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
+from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
 from netstack.napi._napi cimport napi_schedule
 
 cdef enum:
@@ -122,14 +122,14 @@ cdef int igb_set_ringparam(igb_adapter *adapter, u32 rx_count, u32 tx_count) exc
         igb_free_rx_resources(&rx)
         raise
     with nogil:
-        cpu_take(adapter.sd)
+        cpus_take(adapter.n)
         if rx_count != q.rx.count:
             igb_drain_rx(adapter)
             igb_swap_rx(adapter, &rx)
         if tx_count != q.tx.count:
             igb_swap_tx(adapter, &tx)
-        cpu_release(adapter.sd)
-        cpu_wake(adapter.sd)
+        cpus_release(adapter.n)
+        cpus_wake(adapter.n)
     igb_free_rx_resources(&rx)
     igb_free_tx_resources(&tx)
     return 0

@@ -29,7 +29,7 @@ from netstack.driver._igb_main cimport (
 )
 from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_ring, igb_rx_data
 from netstack.driver._igb_tx cimport igb_clean_tx, igb_clean_tx_ring, igb_tx_map
-from netstack.irq._cpu cimport cpu_release, cpu_take
+from netstack.irq._cpu cimport cpus_release, cpus_take
 
 cdef enum:
     LOOP_FRAMES = 32
@@ -186,11 +186,11 @@ cdef int igb_diag_test(igb_adapter *adapter, u32 *result) except -1:
         igb_free_rx_resources(&q.rx)
         raise
     with nogil:
-        cpu_take(adapter.sd)
+        cpus_take(adapter.n)
         result[<int>IGB_TEST_REG] = igb_reg_test(adapter.nic)
         result[<int>IGB_TEST_IRQ] = igb_intr_test(adapter.nic)
         result[<int>IGB_TEST_LOOP] = igb_loopback_test(q, adapter.nic)
-        cpu_release(adapter.sd)
+        cpus_release(adapter.n)
     igb_free_tx_resources(&q.tx)
     igb_free_rx_resources(&q.rx)
     return 0

@@ -128,7 +128,7 @@ cdef int idle_sleep(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept n
     cdef int got = 0
     wires_move(sd, sd.idle_epfd)
     store_seq32(&sd.idle_app, 1)
-    store_seq32(idle, 1)
+    store_seq32(idle, sd.cpu + 1)
     fence()
     ns = sleep_time(sd)
     cpu_leave(sd)
@@ -143,7 +143,7 @@ cdef int idle_sleep(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept n
         if got < 0:
             got = -errno
     if exchange32(idle, 0) == 0:
-        # Who took the 1 wakes us, or is about to: what is written must be read, by us and not by the next sleeper.
+        # Who took the number wakes us, or is about to: what is written must be read, by us and not by the next sleeper.
         while read(sd.idle_fd, &word, 8) < 0:
             sched_yield()
     store_seq32(&sd.idle_app, 0)
@@ -165,6 +165,9 @@ cdef int idle_loop(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept no
             cpu_leave(sd)
             return 0
         if until and monotonic_ns() >= until:
+            break
+        if sd.nr_hw == 0:
+            why = EBUSY            # no wire to sleep on: an interrupt wakes the thread, and that the socket
             break
         if load_seq32(&sd.idle_app):
             # One sleeps on the wires already. It will see to ours.
@@ -189,10 +192,10 @@ cdef int idle_loop(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept no
     return why
 
 
-cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u32 *idle, u64 spin,
+cdef int busy_loop(net *n, u32 cpu, void *sk, bint (*ready)(void *) noexcept nogil, u32 *idle, u64 spin,
                    u64 until) noexcept nogil:
-    """Be the CPU in an application's thread until ``ready(sk)``; see ``struct net``. [napi_busy_loop()]"""
-    cdef softnet_data *sd = <softnet_data *>n.cpus[0]
+    """Be CPU ``cpu`` in an application's thread until ``ready(sk)``; see ``struct net``. [napi_busy_loop()]"""
+    cdef softnet_data *sd = <softnet_data *>n.cpus[cpu]
     if not load_acquire32(&sd.has_thread):
         return EBUSY
     if not cpu_ask(sd, sk, ready, max(spin, monotonic_ns() + ASK_NS)):
@@ -201,9 +204,9 @@ cdef int busy_loop(net *n, void *sk, bint (*ready)(void *) noexcept nogil, u32 *
     return idle_loop(sd, sk, ready, idle, spin, until)
 
 
-cdef void busy_poll_once(net *n) noexcept nogil:
+cdef void busy_poll_once(net *n, u32 cpu) noexcept nogil:
     """Poll once in an application's thread, unless another is the CPU."""
-    cdef softnet_data *sd = <softnet_data *>n.cpus[0]
+    cdef softnet_data *sd = <softnet_data *>n.cpus[cpu]
     cdef bint more
     if load_acquire32(&sd.has_thread) and cpu_try_take(sd):
         sd.busy_polls += 1
@@ -214,8 +217,8 @@ cdef void busy_poll_once(net *n) noexcept nogil:
             cpu_wake(sd)
 
 
-cdef void busy_wake(net *n) noexcept nogil:
-    """Wake the application that sleeps as the idle CPU: the caller has taken the 1 out of its word."""
-    cdef softnet_data *sd = <softnet_data *>n.cpus[0]
+cdef void busy_wake(net *n, u32 cpu) noexcept nogil:
+    """Wake the application that sleeps as the idle CPU: the caller has taken its number out of the socket's word."""
+    cdef softnet_data *sd = <softnet_data *>n.cpus[cpu]
     cdef u64 one = 1
     write(sd.idle_fd, &one, 8)

@@ -65,6 +65,27 @@ cdef void cpu_release(softnet_data *sd) noexcept nogil:
         futex_wake(&sd.role)
 
 
+cdef void cpus_take(net *n) noexcept nogil:
+    """Become every CPU of the host, from the first on, so that two callers never wait for each other. [stop_machine()]"""
+    cdef u32 i
+    for i in range(n.nr_cpus):
+        cpu_take(<softnet_data *>n.cpus[i])
+
+
+cdef void cpus_release(net *n) noexcept nogil:
+    """Stop being them."""
+    cdef u32 i
+    for i in range(n.nr_cpus):
+        cpu_release(<softnet_data *>n.cpus[i])
+
+
+cdef void cpus_wake(net *n) noexcept nogil:
+    """Let every CPU look around: what was set up may have left it something to do."""
+    cdef u32 i
+    for i in range(n.nr_cpus):
+        cpu_wake(<softnet_data *>n.cpus[i])
+
+
 cdef void cpu_wake(softnet_data *sd) noexcept nogil:
     """Let the CPU's thread look around: something was left for it (a packet in its backlog, a line, the end)."""
     cdef u64 one = 1
@@ -399,7 +420,7 @@ cdef class Cpu:
         """Give the fields of struct softnet_data that Linux shows, and those of our own, as a dict."""
         cdef softnet_data *sd = self.sd
         return {
-            "cpu": sd.cpu, "processed": sd.processed, "dropped": sd.dropped, "time_squeeze": sd.time_squeeze,
+            "cpu": sd.cpu, "processed": sd.processed, "dropped": load_relaxed64(&sd.dropped), "time_squeeze": sd.time_squeeze,
             "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
             "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
             "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
@@ -411,6 +432,11 @@ cdef class Cpu:
         return [self.sd.softirqs[<int>i] for i in range(NR_SOFTIRQS)]
 
     def interrupts(self):
-        """The CPU's interrupt lines: a list of (irq, count, name)."""
-        return [(self.sd.irqs[i].irq, self.sd.irqs[i].count, self.sd.irqs[i].name.decode())
-                for i in range(self.sd.nr_irqs)]
+        """The lines that go to this CPU: a list of (irq, count on this CPU, name)."""
+        return [(self.sd.irqs[i].irq, load_relaxed64(&self.sd.irqs[i].count[self.sd.cpu]),
+                 self.sd.irqs[i].name.decode()) for i in range(self.sd.nr_irqs)]
+
+    def pending(self):
+        """Has another context left something that the CPU has not looked at?"""
+        return bool(load_acquire32(&self.sd.irq_pending) or load_acquire32(&self.sd.ipi_pending)
+                    or load_acquire32(&self.sd.softirq_pending))

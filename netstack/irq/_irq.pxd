@@ -8,8 +8,9 @@ from netstack.napi._napi cimport irq_desc, softnet_data
 cdef int hw_attach(softnet_data *sd, hw_device *hw) except -1
 cdef void hw_detach(softnet_data *sd, hw_device *hw) noexcept
 cdef int request_irq(softnet_data *sd, irq_desc *desc) except -1
-cdef void free_irq(softnet_data *sd, irq_desc *desc) noexcept
-cdef void irq_raise(softnet_data *sd, irq_desc *desc) noexcept nogil
+cdef void free_irq(irq_desc *desc) noexcept
+cdef void irq_raise(irq_desc *desc) noexcept nogil
+cdef void irq_move(irq_desc *desc, softnet_data *to) noexcept nogil
 
 # Who sees to the wires: the CPU's own thread, or an application (irq_suspend_timeout). All but irq_watch as that CPU.
 cdef void wires_move(softnet_data *sd, int epfd) noexcept nogil

@@ -4,19 +4,24 @@ Stage 3 of 8:  device driver [irq] napi netif nf proto sock
 In       a vector that fires              device/_igb_nic.pyx
 Out      its handler, in hard IRQ context irq/_softirq.pyx
 Context  set-up for request_irq(), any for irq_raise(), whoever is the CPU for irq_suspend(); no GIL
-Kernel   request_threaded_irq(), free_irq(), kernel/irq/manage.c; napi_suspend_irqs(), net/core/dev.c
+Kernel   request_threaded_irq(), free_irq(), irq_set_affinity(), kernel/irq/manage.c; napi_suspend_irqs(), net/core/dev.c
 """
 
 import errno
 
 from posix.unistd cimport write
 
-from netstack._abi cimport exchange32, fence, load_acquire32, load_seq32, store_release32, u32, u64
-from netstack._net cimport irq_suspend_timeout, sysctl_get
+from netstack._abi cimport (
+    exchange32, fence, load_acquire32, load_acquire_ptr, load_seq32, store_release32, store_release_ptr, u32, u64,
+)
+from netstack._net cimport irq_suspend_timeout, net, sysctl_get
 from netstack.irq._thread cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, epoll_event, timer_arm,
 )
 from netstack.napi._napi cimport MAX_HW, MAX_IRQS, NAPIF_STATE_SCHED, napi_schedule
+
+cdef enum:
+    FIRST_IRQ = 24                 # the numbers below are the machine's own
 
 
 cdef int hw_attach(softnet_data *sd, hw_device *hw) except -1:
@@ -51,17 +56,35 @@ cdef void hw_detach(softnet_data *sd, hw_device *hw) noexcept:
 
 cdef int request_irq(softnet_data *sd, irq_desc *desc) except -1:
     """Let the CPU run ``desc.handler`` when the line is raised; numbers it as /proc/interrupts shows it."""
-    if sd.nr_irqs == MAX_IRQS:
-        raise OSError(errno.ENOSPC, f"CPU {sd.cpu} has {MAX_IRQS} interrupt lines already; use another CPU")
+    cdef net *n = sd.n
+    cdef u32 i = 0
+    while i < MAX_IRQS and n.irqs[i] != NULL:
+        i += 1
+    if i == MAX_IRQS:
+        raise OSError(errno.ENOSPC, f"the host has {MAX_IRQS} interrupt lines already; take NICs or queues away")
     desc.pending = 0
-    desc.irq = 24 + sd.cpu * MAX_IRQS + sd.nr_irqs
-    sd.irqs[sd.nr_irqs] = desc
-    sd.nr_irqs += 1
+    desc.irq = FIRST_IRQ + i
+    desc.affinity = (<u64>1 << n.nr_cpus) - 1
+    n.irqs[i] = desc
+    line_add(sd, desc)
     return 0
 
 
-cdef void free_irq(softnet_data *sd, irq_desc *desc) noexcept:
-    """Disconnect the line. No handler runs after."""
+cdef void free_irq(irq_desc *desc) noexcept:
+    """Disconnect the line. No handler runs after. As its CPU."""
+    cdef net *n = desc.sd.n
+    line_del(desc)
+    n.irqs[desc.irq - FIRST_IRQ] = NULL
+
+
+cdef void line_add(softnet_data *sd, irq_desc *desc) noexcept nogil:
+    sd.irqs[sd.nr_irqs] = desc
+    sd.nr_irqs += 1
+    store_release_ptr(<void **>&desc.sd, sd)
+
+
+cdef void line_del(irq_desc *desc) noexcept nogil:
+    cdef softnet_data *sd = desc.sd
     cdef u32 i
     for i in range(sd.nr_irqs):
         if sd.irqs[i] == desc:
@@ -70,10 +93,29 @@ cdef void free_irq(softnet_data *sd, irq_desc *desc) noexcept:
             return
 
 
-cdef void irq_raise(softnet_data *sd, irq_desc *desc) noexcept nogil:
-    """Raise the line: the CPU runs the handler at its next step, and is woken if it sleeps. From any context."""
+cdef void irq_move(irq_desc *desc, softnet_data *to) noexcept nogil:
+    """Send the line to another CPU from now on. As every CPU (cpus_take). [irq_do_set_affinity()]
+
+    Whoever raises it at this moment stores ``pending`` and then looks where to; we store where to, and then have the
+    new CPU look at ``pending``. So one of the two sees the other, and no interrupt is lost.
+    """
+    if desc.sd == to:
+        return
+    line_del(desc)
+    line_add(to, desc)
+    fence()
+    if desc.moved != NULL:
+        desc.moved(desc.dev_id, to)
+    exchange32(&to.irq_pending, 1)
+
+
+cdef void irq_raise(irq_desc *desc) noexcept nogil:
+    """Raise the line: its CPU runs the handler at its next step, and is woken if it sleeps. From any context."""
     cdef u64 one = 1
-    store_release32(&desc.pending, 1)
+    cdef softnet_data *sd
+    exchange32(&desc.pending, 1)
+    fence()
+    sd = <softnet_data *>load_acquire_ptr(<void **>&desc.sd)
     exchange32(&sd.irq_pending, 1)
     fence()
     if load_seq32(&sd.sleeping) and exchange32(&sd.sleeping, 0):

@@ -8,14 +8,14 @@ Kernel   handle_softirqs(), kernel/softirq.c; net_rx_action(), net/core/dev.c
 """
 
 from netstack._abi cimport (
-    exchange32, fetch_and32, i64, load_acquire32, load_relaxed32, u32, u64, unlikely,
+    add_owned64, exchange32, fetch_and32, i64, load_acquire32, load_relaxed32, u32, u64, unlikely,
 )
 from netstack._net cimport net, net_now, netdev_budget, netdev_budget_usecs, sysctl_get
 from netstack.device._device cimport hw_device
 from netstack.irq._irq cimport look_at_wires
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush
 from netstack.napi._napi cimport (
-    JIFFY_NS, NAPI_POLL_WEIGHT, NAPIF_STATE_DISABLE, NAPIF_STATE_SCHED, NET_RX_SOFTIRQ, NR_SOFTIRQS, irq_desc,
+    IPI_RPS, JIFFY_NS, NAPI_POLL_WEIGHT, NAPIF_STATE_DISABLE, NAPIF_STATE_SCHED, NET_RX_SOFTIRQ, NR_SOFTIRQS, irq_desc,
     napi_complete_done, napi_schedule, napi_struct, napi_timers, raise_softirq, softnet_data,
 )
 
@@ -46,18 +46,22 @@ cdef bint hw_busy(softnet_data *sd) noexcept nogil:
 cdef void handle_irqs(softnet_data *sd) noexcept nogil:
     """Hard IRQ context: run the handler of every vector that fired, and take in what other CPUs queued here."""
     cdef irq_desc *desc
-    cdef u32 i
+    cdef u32 i, ipi
     if load_acquire32(&sd.irq_pending) and exchange32(&sd.irq_pending, 0):
         sd.in_hardirq = 1
         for i in range(sd.nr_irqs):
             desc = sd.irqs[i]
             if exchange32(&desc.pending, 0):
-                desc.count += 1
+                add_owned64(&desc.count[sd.cpu], 1)
                 sd.hardirqs += 1
                 desc.handler(desc.dev_id, sd)
         sd.in_hardirq = 0
-    if load_acquire32(&sd.ipi_pending) and exchange32(&sd.ipi_pending, 0):
-        napi_schedule(&sd.backlog)
+    if load_acquire32(&sd.ipi_pending):
+        ipi = exchange32(&sd.ipi_pending, 0)
+        if ipi & IPI_RPS:
+            sd.received_rps += 1
+        if ipi:
+            napi_schedule(&sd.backlog)
 
 
 cdef bint do_softirq(softnet_data *sd) noexcept nogil:

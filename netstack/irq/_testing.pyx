@@ -94,7 +94,7 @@ cdef class ScriptedNapi:
     def interrupt(self, u64 work=0):
         """Add packets and raise the line."""
         fetch_add64(&self.s.work, work)
-        irq_raise(self.s.napi.sd, &self.s.irq)
+        irq_raise(&self.s.irq)
 
     def disable(self):
         """napi_disable()."""

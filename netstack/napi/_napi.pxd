@@ -4,7 +4,7 @@
 """
 
 from netstack._abi cimport cas32, fetch_and32, fetch_or32, load_acquire32, store_release32, u8, u16, u32, u64
-from netstack._net cimport net, net_device
+from netstack._net cimport MAX_CPUS, net, net_device
 from netstack._skb cimport sk_buff, sk_buff_head, skb_pool
 from netstack.device._device cimport hw_device
 
@@ -16,7 +16,7 @@ cdef enum:
     MAX_GRO_SKBS = 8
     JIFFY_NS = 4000000             # HZ=250: the grain in which GRO tells old packets from new
     MAX_HW = 8                     # pieces of hardware on one CPU
-    MAX_IRQS = 32                  # vectors of one CPU
+    MAX_IRQS = 96                  # interrupt lines of a host, and NAPIs of a CPU
 
 cdef enum napi_state:
     NAPIF_STATE_SCHED = 1          # in a poll list, or being polled
@@ -36,6 +36,10 @@ cdef enum softirqs:                # in the kernel's order, which is the order o
     HRTIMER_SOFTIRQ = 8
     RCU_SOFTIRQ = 9
     NR_SOFTIRQS = 10
+
+cdef enum:
+    IPI_BACKLOG = 1                # something was queued for the CPU by whoever
+    IPI_RPS = 2                    # by another CPU [rps_trigger_softirq()]
 
 cdef struct softnet_data
 
@@ -72,9 +76,14 @@ cdef struct irq_desc:
     # Hard IRQ context: acknowledge, napi_schedule, nothing else.
     void (*handler)(void *dev_id, softnet_data *sd) noexcept nogil
     void *dev_id
+    # The line goes to another CPU: its driver takes along what the handler schedules. Called while every CPU stands
+    # still, before the first interrupt there; NULL for nothing to do. [irq_set_affinity_notifier()]
+    void (*moved)(void *dev_id, softnet_data *to) noexcept nogil
+    softnet_data *sd               # the CPU that it goes to
+    u64 affinity                   # bit n: CPU n may have it (smp_affinity)
     u32 pending                    # the line is raised
     u32 irq                        # number in /proc/interrupts
-    u64 count
+    u64 count[MAX_CPUS]
     char name[32]
 
 cdef struct softnet_data:
@@ -106,7 +115,7 @@ cdef struct softnet_data:
     # Sockets with something new, to be woken at the end of the batch.
     void *wake_list
     void (*wake_all)(softnet_data *sd) noexcept nogil
-    u32 ipi_pending                # another context put packets into input_pkt_queue
+    u32 ipi_pending                # IPI_*: another context put packets into input_pkt_queue
     u64 now                        # the clock as of the current pass, ns
     # Counters: /proc/net/softnet_stat, /proc/softirqs, and how the three contexts shared the time.
     u64 processed

@@ -20,18 +20,18 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    add_owned64, exchange32, fence, fetch_and32, load_seq32, spin_lock, spin_unlock, store_seq32,
+    add_relaxed64, exchange32, fence, fetch_or32, fetch_and32, load_seq32, spin_lock, spin_unlock, store_seq32,
     u32, u64, uintptr_t,
 )
 from netstack._counters cimport SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_QUEUE_PURGE
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
-from netstack._net cimport SLOT_PROCESS, Net, net, netdev_max_backlog, sysctl_get
+from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, Net, net, netdev_max_backlog, sysctl_get
 from netstack._skb cimport (
     dequeue, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_set_slot, skb_wrap,
 )
 from netstack.irq._cpu cimport cpu_wake
 from netstack.napi._napi cimport (
-    NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable, napi_init, napi_struct, softnet_data,
+    IPI_BACKLOG, IPI_RPS, NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable, napi_init, napi_struct, softnet_data,
 )
 from netstack.netif._core cimport __netif_receive_skb_core
 
@@ -74,7 +74,7 @@ cdef void to_python(net *n, void *p) noexcept nogil:
         return
     if skb.slot != SLOT_PROCESS:
         sd = <softnet_data *>n.cpus[skb.slot - 1]
-        add_owned64(&sd.dropped, 1)
+        add_relaxed64(&sd.dropped, 1)
     kfree_skb_reason(skb, SKB_DROP_REASON_CPU_BACKLOG)
 
 
@@ -194,25 +194,32 @@ cdef u64 queue_frames(sk_buff_head *q, u32 *lock) noexcept nogil:
 
 # ---- process_backlog
 
-cdef int netif_rx(void *p) noexcept nogil:
-    """Queue a packet (data at its network header) for CPU 0's backlog. Consumes skb. [netif_rx()]
+cdef int enqueue_to_backlog(net *n, sk_buff *skb, u32 cpu) noexcept nogil:
+    """Queue a packet (data at its network header) for a CPU, and have that look. Consumes skb. [enqueue_to_backlog()]
 
-    0, or 1 (NET_RX_DROP) when netdev_max_backlog packets wait already.
+    From any context. 0, or 1 (NET_RX_DROP) when netdev_max_backlog packets wait already.
     """
-    cdef sk_buff *skb = <sk_buff *>p
-    cdef net *n = skb.pool.n
-    cdef softnet_data *sd = <softnet_data *>n.cpus[0]
+    cdef softnet_data *sd = <softnet_data *>n.cpus[cpu]
+    cdef u32 ipi = IPI_BACKLOG
+    if skb.slot != SLOT_PROCESS and skb.slot != sd.slot:
+        ipi = IPI_BACKLOG | IPI_RPS
     spin_lock(&sd.input_lock)
     if sd.input_pkt_queue.qlen <= sysctl_get(n, netdev_max_backlog):
         queue_tail(&sd.input_pkt_queue, skb)
         spin_unlock(&sd.input_lock)
-        if exchange32(&sd.ipi_pending, 1) == 0:
+        if fetch_or32(&sd.ipi_pending, ipi) == 0:
             cpu_wake(sd)
         return 0
-    sd.dropped += 1
     spin_unlock(&sd.input_lock)
+    add_relaxed64(&sd.dropped, 1)
     kfree_skb_reason(skb, SKB_DROP_REASON_CPU_BACKLOG)
     return 1
+
+
+cdef int netif_rx(void *p) noexcept nogil:
+    """Queue a packet for the backlog of the CPU that has it; from process context, for CPU 0's. [netif_rx()]"""
+    cdef sk_buff *skb = <sk_buff *>p
+    return enqueue_to_backlog(skb.pool.n, skb, skb.slot - SLOT_CPU0 if skb.slot != SLOT_PROCESS else 0)
 
 
 cdef int process_backlog(napi_struct *napi, int quota) noexcept nogil:

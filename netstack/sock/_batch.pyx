@@ -20,7 +20,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EOPNOTSUPP
 from libc.stdlib cimport free, malloc
 
-from netstack._abi cimport monotonic_ns, u8, u64
+from netstack._abi cimport load_relaxed32, monotonic_ns, u8, u64
 from netstack._net cimport SLOT_PROCESS, mib_add
 from netstack._skb cimport SKB_GSO_UDP_L4, skb_pull
 from netstack.sock._address cimport peer_of, peer_parse
@@ -62,7 +62,7 @@ cdef bint poll_as_cpu(sock *sk) noexcept:
     if sk.n.busy_loop != NULL:
         with nogil:
             now = monotonic_ns()
-            got = sk.n.busy_loop(sk.n, sk, has_something, &sk.idle, now, now) == 0
+            got = sk.n.busy_loop(sk.n, load_relaxed32(&sk.napi_cpu), sk, has_something, &sk.idle, now, now) == 0
     return got
 
 

@@ -172,7 +172,8 @@ cdef struct sock:                  # the first three parts are a cache line each
     u32 signalled                  # the eventfd has been written and not read
     u32 efd                        # made by fileno(); NO_FD until then. sock_efd() reads it
     u32 spin_ns                    # how long a wait tends to take
-    u32 idle                       # 1 while its reader sleeps as the idle CPU, or is about to
+    u32 idle                       # CPU + 1 while its reader sleeps as the idle CPU, or is about to
+    u32 napi_cpu                   # the CPU that its last batch came from, which a reader polls [sk_napi_id]
     # Settings the data path does not touch.
     u32 protocol                   # IPPROTO_*, or the EtherType in host order
     u32 icmp_filter                # ICMP_FILTER: bit n set, type n is not wanted

@@ -12,8 +12,9 @@ polls looks at an eventfd that fileno() makes. None of them costs the producer a
 sleeps or has asked for the fd.
 
 A sleeper stores 1, then looks at the queue once more, then sleeps while the word is 1; that goes for
-``idle`` too, only that an eventfd of the CPU's ends that sleep, written once by who takes the 1. The producer
-queues, then (after a full fence) looks at the word, and if it is 1 puts 0 and wakes. Both orders are
+``idle`` too, only that its word is the CPU's number + 1, and that an eventfd of that CPU ends the sleep,
+written once by who takes the number. The producer queues, then (after a full fence) looks at the word,
+and if it is not 0 puts 0 and wakes. Both orders are
 store, fence, load: at least one of the two sees the other, so no wake-up is lost.
 
 The eventfd is a level: readable just while sock_pollable(). Its semaphore counts one for ``signalled``,
@@ -82,6 +83,7 @@ cdef void sock_data_ready(sock *sk, softnet_data *sd) noexcept nogil:
     elif sk.wake_sd != sd:
         # wake_sd == sd was stored by this CPU, whose sock_wake() is still to come. Another CPU's may
         # be over already, hence the direct wake.
+        store_relaxed32(&sk.napi_cpu, sd.cpu)
         if cas_ptr(<void **>&sk.wake_sd, NULL, sd):
             sk.wake_next = <sock *>sd.wake_list
             sd.wake_list = sk
@@ -103,11 +105,14 @@ cdef void sock_wake_all(softnet_data *sd) noexcept nogil:
 
 cdef void sock_wake(sock *sk) noexcept nogil:
     """Wake sleeping readers and set the pollable fd, after a change that they wait for."""
+    cdef u32 idle
     fence()
     if load_seq32(&sk.sleeping) and exchange32(&sk.sleeping, 0):
         futex_rouse(&sk.sleeping)
-    if load_seq32(&sk.idle) and exchange32(&sk.idle, 0):
-        sk.n.busy_wake(sk.n)
+    if load_seq32(&sk.idle):
+        idle = exchange32(&sk.idle, 0)
+        if idle:
+            sk.n.busy_wake(sk.n, idle - 1)
     if sock_efd(sk) != NO_FD:
         sock_sync_fd(sk)
 
@@ -150,7 +155,7 @@ cdef u64 spin_time(sock *sk) noexcept nogil:
 cdef void sock_poll_once(sock *sk) noexcept nogil:
     """Poll the hardware once before a call that may not wait says that nothing is there. [sk_busy_loop()]"""
     if load_relaxed32(&sk.busy_poll_us) and sk.n.busy_poll_once != NULL:
-        sk.n.busy_poll_once(sk.n)
+        sk.n.busy_poll_once(sk.n, load_relaxed32(&sk.napi_cpu))
 
 
 cdef int sock_wait(sock *sk, u64 until) noexcept nogil:
@@ -163,7 +168,7 @@ cdef int sock_wait(sock *sk, u64 until) noexcept nogil:
     cdef int why = 0
     if not sock_readable(sk):
         why = EBUSY if sk.n.busy_loop == NULL else sk.n.busy_loop(
-            sk.n, sk, ready, &sk.idle, start + spin_time(sk), until)
+            sk.n, load_relaxed32(&sk.napi_cpu), sk, ready, &sk.idle, start + spin_time(sk), until)
     while why == EBUSY:
         store_seq32(&sk.sleeping, 1)
         fence()

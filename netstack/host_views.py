@@ -1,0 +1,92 @@
+"""host_views: what a host shows: CPUs, interrupts, sockets, neighbours, routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from netstack.irq._affinity import lines
+from netstack.sock._calls import sockets as open_sockets
+
+if TYPE_CHECKING:
+    from netstack._net import Net
+    from netstack.irq._cpu import Cpu
+    from netstack.netdev import NetDevice
+    from netstack.netif.core import PacketTypes
+    from netstack.proto.af_inet import Inet
+
+SOFTIRQS = (
+    *("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK"),
+    *("IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"),
+)
+
+
+class HostViews:
+    """The half of ``Host`` that only looks."""
+
+    net: Net
+    cpus: list[Cpu]
+    devices: list[NetDevice]
+    inet: Inet
+    packet_types: PacketTypes
+
+    def softnet(self) -> list[dict[str, Any]]:
+        """Give the counters of each CPU's softnet_data."""
+        return [cpu.counters() for cpu in self.cpus]
+
+    def softirqs(self) -> list[dict[str, int]]:
+        """Give how often each CPU ran each softirq, in the kernel's order."""
+        return [dict(zip(SOFTIRQS, cpu.softirqs(), strict=True)) for cpu in self.cpus]
+
+    def interrupts(self) -> list[dict[str, Any]]:
+        """Give every interrupt line: number, name, count on each CPU, where it may go and goes."""
+        return [
+            {
+                "irq": irq,
+                "name": name,
+                "chip": "PCI-MSIX",
+                "counts": counts,
+                "smp_affinity": mask,
+                "cpu": cpu,
+            }
+            for irq, name, counts, mask, cpu in lines(self.net)
+        ]
+
+    def sockets(self) -> list[dict[str, Any]]:
+        """Give a row for each open socket."""
+        return [dict(sock.info) for sock in open_sockets(self.net)]
+
+    def neighbours(self) -> list[dict[str, Any]]:
+        """Give the neighbour table, as ``ip -j neigh`` does."""
+        return self._with_names(self.inet.neighbours())
+
+    def _with_names(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put the device's name into rows that have its index."""
+        names = {device.ifindex: device.name for device in self.devices}
+        return [
+            {
+                "dev" if k == "ifindex" else k: names[v] if k == "ifindex" else v
+                for k, v in row.items()
+            }
+            for row in rows
+        ]
+
+    def routes(self, table: str = "main") -> list[dict[str, Any]]:
+        """Give a routing table (main, local), as ``ip -j route`` does."""
+        return self._with_names(self.inet.route_rows(table))
+
+    def handlers(self) -> list[tuple[str, str, str]]:
+        """Give type, device and function of each packet handler, as /proc/net/ptype does."""
+        names = {device.ifindex: device.name for device in self.devices}
+        types = self.packet_types
+        rows = [("ALL", names.get(i or 0, ""), fn.__name__) for fn, i in types.ptype_all]
+        return rows + [
+            (f"{kind:04x}", "", fn.__name__) for kind, fn in types.ptype_base.items()
+        ]
+
+    def memberships(self, ifindex: int) -> list[tuple[str, int]]:
+        """Give the groups that a device is a member of, and how many users each has."""
+        return [("224.0.0.1", 1)] if self.devices[ifindex - 1].addresses else []
+
+    def fragments(self) -> tuple[int, int]:
+        """Count the datagrams that wait for fragments, and their memory in bytes."""
+        return len(self.inet.frags.queues), self.inet.frags.memory
