@@ -66,7 +66,7 @@ cdef void cpu_release(softnet_data *sd) noexcept nogil:
 
 
 cdef void cpus_take(net *n) noexcept nogil:
-    """Become every CPU of the host, from the first on, so that two callers never wait for each other. [stop_machine()]"""
+    """Become every CPU of the host, the first one first, so that no two callers wait for each other. [stop_machine()]"""
     cdef u32 i
     for i in range(n.nr_cpus):
         cpu_take(<softnet_data *>n.cpus[i])
@@ -420,8 +420,8 @@ cdef class Cpu:
         """Give the fields of struct softnet_data that Linux shows, and those of our own, as a dict."""
         cdef softnet_data *sd = self.sd
         return {
-            "cpu": sd.cpu, "processed": sd.processed, "dropped": load_relaxed64(&sd.dropped), "time_squeeze": sd.time_squeeze,
-            "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
+            "cpu": sd.cpu, "processed": sd.processed, "dropped": load_relaxed64(&sd.dropped),
+            "time_squeeze": sd.time_squeeze, "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
             "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
             "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
             "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "tid": sd.tid,

@@ -4,7 +4,7 @@ Stage 3 of 8:  device driver [irq] napi netif nf proto sock
 In       a vector that fires              device/_igb_nic.pyx
 Out      its handler, in hard IRQ context irq/_softirq.pyx
 Context  set-up for request_irq(), any for irq_raise(), whoever is the CPU for irq_suspend(); no GIL
-Kernel   request_threaded_irq(), free_irq(), irq_set_affinity(), kernel/irq/manage.c; napi_suspend_irqs(), net/core/dev.c
+Kernel   request_threaded_irq(), irq_set_affinity(), kernel/irq/manage.c; napi_suspend_irqs(), net/core/dev.c
 """
 
 import errno

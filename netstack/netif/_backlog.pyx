@@ -31,7 +31,8 @@ from netstack._skb cimport (
 )
 from netstack.irq._cpu cimport cpu_wake
 from netstack.napi._napi cimport (
-    IPI_BACKLOG, IPI_RPS, NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable, napi_init, napi_struct, softnet_data,
+    IPI_BACKLOG, IPI_RPS, NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable,
+    napi_init, napi_struct, softnet_data,
 )
 from netstack.netif._core cimport __netif_receive_skb_core
 
