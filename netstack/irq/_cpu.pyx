@@ -66,7 +66,7 @@ cdef void cpu_release(softnet_data *sd) noexcept nogil:
 
 
 cdef void cpus_take(net *n) noexcept nogil:
-    """Become every CPU of the host, the first one first, so that no two callers wait for each other. [stop_machine()]"""
+    """Become every CPU of the host, the first one first, so no two callers wait for each other. [stop_machine()]"""
     cdef u32 i
     for i in range(n.nr_cpus):
         cpu_take(<softnet_data *>n.cpus[i])
