@@ -43,6 +43,7 @@ MAY_IMPORT = {
 ABOVE = {
     "_fastpath": "_fastpath",
     "host": "host",
+    "host_views": "host",
     "socket": "host",
     "aio": "host",
     "live": "host",
