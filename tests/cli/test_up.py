@@ -111,6 +111,7 @@ def test_options_reach_the_host(run, fake):
         "mac": "02:00:00:00:00:07",
         "mtu": 9000,
         "ring": 64,
+        "cpus": 2,
         "offload": True,
         "fast_path": False,
         "control": False,
