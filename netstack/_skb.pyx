@@ -3,7 +3,6 @@
 cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from netstack._abi cimport (
     cas_ptr, exchange_ptr, fetch_add32, load_acquire_ptr, load_acquire32, poison, spin_lock, spin_unlock, u8,
@@ -13,6 +12,7 @@ from netstack._counters cimport (
     SKB_CONSUMED, SKB_DELIVERED, SKB_DROP_REASON_NOT_SPECIFIED, SKB_FATE_NR, SKB_NOT_DROPPED_YET,
 )
 from netstack._net cimport SLOT_PROCESS, Net, fate_add, net
+from netstack._pages cimport pages_map, pages_unmap
 
 if sizeof(sk_buff) != SKB_STRUCT:
     raise ImportError(f"sk_buff is {sizeof(sk_buff)} bytes, not {SKB_STRUCT}")
@@ -26,9 +26,8 @@ cdef enum:
 
 cdef bint slab_reserve(skb_slab *slab, u32 size, u32 count) noexcept:
     """Reserve room for ``count`` elements of ``size`` bytes. False when there is no memory."""
-    cdef void *base = mmap(NULL, <size_t>count * size + 64, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    if base == MAP_FAILED:
+    cdef void *base = pages_map(<size_t>count * size + 64)
+    if base == NULL:
         return False
     slab.size = size
     slab.base = <u8 *>base
@@ -81,7 +80,7 @@ cdef void pool_destroy(skb_pool *pool) noexcept:
     for cls in range(SKB_CLASSES + 1):
         if pool.slab[cls].base != NULL:
             unpoison(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
-            munmap(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
+            pages_unmap(pool.slab[cls].base, <size_t>pool.slab[cls].count * pool.slab[cls].size + 64)
     free(pool)
 
 

@@ -17,7 +17,8 @@ from netstack.napi._napi cimport irq_desc, napi_struct, softnet_data
 cdef enum:
     IGB_MAX_RXD = 4096
     IGB_RX_BUFFER_WRITE = 16       # descriptors given back to the hardware at once
-    IGB_RX_WINDOW = 255            # of them, those that the hardware has at least, if the ring is that large
+    IGB_RX_WINDOW = 255            # of them, those that the hardware has at first, if the ring is that large,
+    IGB_RX_WINDOW_MIN = 64         # and at least, once it is known to need few
     IGB_DEFAULT_TX_WORK = 128      # packets one poll cleans
     IGB_TX_WTHRESH = 16            # sent frames between two causes
     IGB_RXBUFFER = 1984            # data of an SKB_LARGE element behind its headroom

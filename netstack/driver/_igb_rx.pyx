@@ -37,7 +37,7 @@ from netstack.device._igb_regs cimport (
 from netstack.device._igb_rx cimport igb_rx_tail
 from netstack.device._vnet cimport vnet_info
 from netstack.driver._igb cimport (
-    IGB_RX_BUFFER_WRITE, IGB_RX_WINDOW, igb_q_vector, igb_rx_buffer, igb_rx_finished, igb_rx_ring,
+    IGB_RX_BUFFER_WRITE, IGB_RX_WINDOW_MIN, igb_q_vector, igb_rx_buffer, igb_rx_finished, igb_rx_ring,
     igb_rx_unused, igb_rx_wanted,
 )
 from netstack.napi._gro cimport napi_gro_receive
@@ -148,14 +148,14 @@ cdef inline void igb_adapt_window(igb_rx_ring *ring) noexcept nogil:
     """Choose how many descriptors the hardware is to have, before a poll.
 
     Few, because buffers that come round soon are still in the cache. Twice as many as soon as it has used up all it
-    had, up to the whole ring; fewer again, slowly, while more than half of them stay free.
+    had, up to the whole ring; fewer again, slowly, while more than a third of them stay free.
     """
     cdef u32 given = ring.count - 1 - igb_rx_unused(ring)
     cdef u32 finished = igb_rx_finished(ring)
     if unlikely(finished >= given and given >= ring.window):
         ring.window = min(ring.window * 2, ring.count - 1)
-    elif unlikely(ring.window > <u32>IGB_RX_WINDOW) and (given - finished) * 2 > ring.window:
-        ring.window -= max((ring.window - <u32>IGB_RX_WINDOW) >> 6, <u32>1)
+    elif finished and ring.window > <u32>IGB_RX_WINDOW_MIN and (given - finished) * 3 > ring.window:
+        ring.window -= max((ring.window - <u32>IGB_RX_WINDOW_MIN) >> 6, <u32>1)
 
 
 cdef inline sk_buff *igb_construct_skb(igb_rx_ring *ring, u32 i, u32 size) noexcept nogil:

@@ -191,10 +191,8 @@ def test_the_hardware_gets_few_descriptors_and_more_when_it_used_up_all():
         machine.clock.advance(0.01)
         assert len(machine.run()) == 991
         machine.clock.advance(0.01)
-    assert took[0] == 255  # IGB_RX_WINDOW
-    assert took[1] > 400
-    assert took[2] > 700
-    assert took[3] > 800  # it grows fast and shrinks slowly
+    assert 240 < took[0] <= 255  # IGB_RX_WINDOW, and a few polls
+    assert 400 < took[1] < took[2] < took[3]  # it grows fast and shrinks slowly
     assert max(took) <= 1023
     assert machine.ledger() == (4 * 991, 4 * 991)
 
@@ -210,7 +208,7 @@ def test_the_hardware_gets_fewer_again_when_it_needs_few():
         machine.receive(udp(1000))
     machine.igb.set_coalesce(10000)
     machine.clock.advance(0.01)
-    assert held_by_the_throttle(machine, 600) == 255
+    assert held_by_the_throttle(machine, 600) == 64  # IGB_RX_WINDOW_MIN
     machine.clock.advance(0.01)
     machine.run()
     machine.igb.close()
