@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("tests.netns", "tests.left_behind")
+pytest_plugins = (
+    "tests.sent_frames",
+    "tests.peer_errors",
+    "tests.netns",
+    "tests.left_behind",
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

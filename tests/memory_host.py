@@ -10,6 +10,7 @@ import netstack.socket
 from netstack.device._memory import MemoryWire
 from netstack.stats import ledger
 from tests.frames import OUR_IP, OUR_MAC, arp_reply, who_has
+from tests.sent_frames import RECORDING
 
 
 class MemoryHost:
@@ -56,6 +57,7 @@ class MemoryHost:
         out = []
         while (frame := self.wire.recv()) is not None:
             out.append(frame)
+        RECORDING.add(out, self.vnet_hdr)
         return out
 
     def advance(self, seconds: float) -> list[bytes]:

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 import pytest
 
 from netstack.lab import another_network
+from tests.peer_errors import PEERS
+from tests.sent_frames import RECORDING
 
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
@@ -61,7 +63,7 @@ def make_tap(name: str, flags: int = IFF_TAP, *, owner: int | None = None) -> No
 @contextmanager
 def fresh_netns() -> Iterator[None]:
     """Run the block in a network namespace of its own, in this thread."""
-    with another_network():
+    with another_network(), PEERS.watched(), RECORDING.taps():
         yield
 
 

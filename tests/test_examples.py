@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def run(name: str) -> str:
 def test_every_example_is_run_here():
     named = {"two_hosts.py", "scapy_on_a_wire.py", "own_protocols.py", "asyncio_echo.py"}
     named |= {"batches.py", "memory_wire.py", "full_socket.py", "echo.py"}
+    named |= {"dns_server.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == named
 
 
@@ -70,6 +72,28 @@ def test_echo_is_an_app():
             out, _ = host.communicate(timeout=30)
     assert host.returncode == 0
     assert out.endswith("balanced\n")
+
+
+@pytest.mark.tap
+def test_dns_server():
+    """By itself; tests/e2e/test_service_clients.py asks it with dig and dnsperf."""
+    pytest.importorskip("dnslib")
+    with fresh_netns():
+        command = [sys.executable, EXAMPLES / "dns_server.py"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=HERE)
+        assert "port 53" in server.stdout.readline()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            query = b"\0\7\1\0\0\1\0\0\0\0\0\0\3www\7example\3net\0\0\1\0\1"
+            client.connect(("10.0.0.2", 53))
+            client.send(query)
+            answer = client.recv(500)
+        assert answer[:2] == b"\0\7"
+        assert answer.endswith(bytes([10, 0, 0, 80]))
+        server.send_signal(signal.SIGINT)
+        out, _ = server.communicate(timeout=30)
+        assert server.returncode == 0
+        assert "balanced" in out
 
 
 @pytest.mark.tap

@@ -11,6 +11,8 @@ import netstack
 from netstack.stats import ledger
 from tests.netns import fresh_netns
 
+pytest.register_assert_rewrite("tests.e2e.twins")
+
 HOST, PEER = "10.0.0.2", "10.0.0.1"
 
 

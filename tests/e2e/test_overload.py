@@ -124,6 +124,7 @@ def test_every_frame_that_was_sent_is_in_the_ledger_or_missed(fast_path, ring):
         assert pings() == 1
 
 
+@pytest.mark.peer_errors("IcmpInErrors")  # the sender has ended when its errors come
 def test_with_its_pool_exhausted_the_host_misses_frames_and_recovers(fast_path):
     with up(fast_path=fast_path, pool=(256, 256, 512)) as host:
         with ExitStack() as stack:

@@ -21,6 +21,7 @@ from netstack.proto._testing import Bench
 from netstack.proto.af_inet import Inet
 from netstack.proto.arp import arp_rcv
 from netstack.proto.ip import ip_rcv
+from tests.sent_frames import RECORDING
 
 MAC, PEER_MAC = "02:00:00:00:00:02", "02:00:00:00:00:01"
 ADDR, PEER = "10.0.0.2", "10.0.0.1"
@@ -98,7 +99,9 @@ class Stack:
 
     def sent(self) -> list[Ether]:
         """Take the frames that left."""
-        return [Ether(frame) for frame in self.bench.sent()]
+        frames = self.bench.sent()
+        RECORDING.add(frames)
+        return [Ether(frame) for frame in frames]
 
     def advance(self, seconds: float) -> list[Ether]:
         """Let time pass, and every timer run out at its time; give what was sent."""
