@@ -161,6 +161,7 @@ def memberships(w):
 
 
 @pytest.mark.tap
+@pytest.mark.odd_frames  # what a program writes is sent as it is
 @pytest.mark.parametrize("name", case)
 def test_the_kernel_s_sockets_give_the_same(name):
     same(case[name], our_host)
