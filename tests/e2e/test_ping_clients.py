@@ -40,7 +40,7 @@ TRACEROUTE = [
     f"traceroute -n -w 2,0,0 -I -q 1 -N 4 {HOST} 20000",
     f"traceroute -n -w 2,0,0 -F -q 1 {HOST} 1500",
     f"mtr -n --report -c 3 -i 0.1 -G 0.5 {HOST}",
-    f"mtr -n --report --udp -c 3 -i 0.1 -G 0.5 {HOST}",
+    f"mtr -n --report --udp -m 1 -c 3 -i 0.1 -G 2 {HOST}",
     f"mtr -n --report -s 4000 -c 2 -i 0.1 -G 0.5 {HOST}",
 ]
 NMAP = [

@@ -182,7 +182,7 @@ class Outcome:
     status: int
     text: str
     got: list[str]  # what its server noted
-    counters: dict[str, int]
+    counters: set[str]  # the names; how often, depends on clients that repeat what is late
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Client:
                 process.kill()
         wait_until(lambda: len(world.got) >= self.notes)
         world.settle()
-        counted = {name: n for name, n in counters().items() if n and COMPARED.match(name)}
+        counted = {name for name, n in counters().items() if n and COMPARED.match(name)}
         got = [meaning(data) for data in world.got]
         return Outcome(process.returncode, meaning(out), got, counted)
 
@@ -244,7 +244,7 @@ def meaning(data: bytes) -> str:
     text = data.decode(errors="backslashreplace")
     for pattern, instead in NEVER_THE_SAME:
         text = re.sub(pattern, instead, text)
-    return text
+    return re.sub(r"\n\s*\n", "\n", text).rstrip("\n")
 
 
 def same(client: Client) -> str:
