@@ -5,7 +5,7 @@ There is no other state: everything hangs off a ``net``, so two hosts fit in one
 
 cimport cython
 from netstack._abi cimport (
-    add_owned64, add_relaxed64, load_relaxed64, u8, u16, u32, u64,
+    add_owned64, add_relaxed64, load_relaxed32, load_relaxed64, u8, u16, u32, u64,
 )
 from netstack._counters cimport MIB_NR, SKB_FATE_NR
 
@@ -32,10 +32,10 @@ cpdef enum sysctl:
     udp_mem_max
     udp_rmem_min
     ip_default_ttl
-    ip_forward
+    ip_forward                     # all.forwarding too; what counts is each device's CNF_FORWARDING
+    ip_forward_use_pmtu
     ip_local_port_range_min
     ip_local_port_range_max
-    rp_filter
     drop_unicast_in_l2_multicast
     ipfrag_high_thresh
     ipfrag_low_thresh
@@ -49,6 +49,12 @@ cpdef enum sysctl:
     icmp_echo_ignore_broadcasts
     route_min_pmtu
     route_mtu_expires              # s
+    route_gc_timeout               # s
+    route_redirect_load            # ticks of 4 ms, as the next four
+    route_redirect_silence
+    route_error_cost
+    route_error_burst
+    route_redirect_number
     ping_group_range_min
     ping_group_range_max
     neigh_base_reachable_time_ms
@@ -63,6 +69,23 @@ cpdef enum sysctl:
     neigh_unres_qlen_bytes
     fast_path                      # 1: the compiled short cut of proto/; 0: every packet through Python (ours)
     SYSCTL_NR
+
+cpdef enum devconf:
+    # What a device has of its own, net.ipv4.conf.DEVICE.*: see config_devices.py. [struct in_device, IPV4_DEVCONF_*]
+    CNF_FORWARDING
+    CNF_RP_FILTER
+    CNF_ACCEPT_LOCAL
+    CNF_ACCEPT_REDIRECTS
+    CNF_SECURE_REDIRECTS
+    CNF_SEND_REDIRECTS
+    CNF_SHARED_MEDIA
+    CNF_NR
+
+cpdef enum devconf_numbers:
+    # `Net.get` and `Net.set` take these beside `sysctl`: DEVCONF_ALL + place * 256 + CNF_*; a device's place is
+    # 1 + ifindex.
+    DEVCONF_ALL = 0x10000
+    DEVCONF_DEFAULT = 0x10100
 
 cdef enum:
     SLOT_PROCESS = 0               # process context: any thread, so counted with atomic operations
@@ -124,6 +147,7 @@ cdef struct net_device:
     u32 promiscuity                # how many ask for every frame
     u32 all_multicast              # how many ask for every group's frames
     net_device_stats stats
+    u32 cnf[CNF_NR]                # net.ipv4.conf.NAME.*
 
 cpdef enum netif_features:
     NETIF_F_RXCSUM = 1
@@ -197,6 +221,8 @@ cdef struct net:
     u32 tap_users                  # threads that walk the taps at the moment
     void *neigh                    # proto/_neigh.pxd
     void *fib                      # proto/_route.pxd
+    void (*rt_cache_flush)(net *n) noexcept nogil      # what routes gave is remembered no more [rt_cache_flush()]
+    u32 devconf[2][CNF_NR]         # net.ipv4.conf.all.*, net.ipv4.conf.default.*
     void *ip                       # proto/_ip_output.pxd
     void *icmp                     # proto/_icmp.pxd
     void *udp                      # sock/_table.pxd, the table of the UDP protocol
@@ -227,6 +253,20 @@ cdef inline u64 net_now(net *n) noexcept nogil:
 cdef inline u64 sysctl_get(net *n, int which) noexcept nogil:
     return load_relaxed64(&n.sysctl[which])
 
+cdef inline u32 in_dev_orconf(net_device *dev, int which) noexcept nogil:
+    """Is it on for the device, or for all? [IN_DEV_ORCONF()]"""
+    return load_relaxed32(&dev.net.devconf[0][which]) | load_relaxed32(&dev.cnf[which])
+
+cdef inline u32 in_dev_andconf(net_device *dev, int which) noexcept nogil:
+    return load_relaxed32(&dev.net.devconf[0][which]) & load_relaxed32(&dev.cnf[which])
+
+cdef inline u32 in_dev_maxconf(net_device *dev, int which) noexcept nogil:
+    return max(load_relaxed32(&dev.net.devconf[0][which]), load_relaxed32(&dev.cnf[which]))
+
+cdef inline u32 in_dev_forward(net_device *dev) noexcept nogil:
+    """Does the device pass on what comes in for others? [IN_DEV_FORWARD()]"""
+    return load_relaxed32(&dev.cnf[<int>CNF_FORWARDING])
+
 cdef inline void mib_add(net *n, u32 slot, int which, u64 by) noexcept nogil:
     """Add to a counter of the slot: plainly for the CPU that owns it, atomically in process context."""
     if slot != SLOT_PROCESS:
@@ -251,3 +291,4 @@ cdef class Net:
     cdef object clock_object
     cdef list kept                 # owners of what hangs off the struct
     cdef object __weakref__
+    cdef u32 *devconf(self, int which) except NULL

@@ -23,9 +23,9 @@ class sysctl(IntEnum):
     udp_rmem_min = 18
     ip_default_ttl = 19
     ip_forward = 20
-    ip_local_port_range_min = 21
-    ip_local_port_range_max = 22
-    rp_filter = 23
+    ip_forward_use_pmtu = 21
+    ip_local_port_range_min = 22
+    ip_local_port_range_max = 23
     drop_unicast_in_l2_multicast = 24
     ipfrag_high_thresh = 25
     ipfrag_low_thresh = 26
@@ -39,20 +39,40 @@ class sysctl(IntEnum):
     icmp_echo_ignore_broadcasts = 34
     route_min_pmtu = 35
     route_mtu_expires = 36
-    ping_group_range_min = 37
-    ping_group_range_max = 38
-    neigh_base_reachable_time_ms = 39
-    neigh_retrans_time_ms = 40
-    neigh_delay_first_probe_time = 41
-    neigh_gc_stale_time = 42
-    neigh_ucast_solicit = 43
-    neigh_mcast_solicit = 44
-    neigh_gc_thresh1 = 45
-    neigh_gc_thresh2 = 46
-    neigh_gc_thresh3 = 47
-    neigh_unres_qlen_bytes = 48
-    fast_path = 49
-    SYSCTL_NR = 50
+    route_gc_timeout = 37
+    route_redirect_load = 38
+    route_redirect_silence = 39
+    route_error_cost = 40
+    route_error_burst = 41
+    route_redirect_number = 42
+    ping_group_range_min = 43
+    ping_group_range_max = 44
+    neigh_base_reachable_time_ms = 45
+    neigh_retrans_time_ms = 46
+    neigh_delay_first_probe_time = 47
+    neigh_gc_stale_time = 48
+    neigh_ucast_solicit = 49
+    neigh_mcast_solicit = 50
+    neigh_gc_thresh1 = 51
+    neigh_gc_thresh2 = 52
+    neigh_gc_thresh3 = 53
+    neigh_unres_qlen_bytes = 54
+    fast_path = 55
+    SYSCTL_NR = 56
+
+class devconf(IntEnum):
+    CNF_FORWARDING = 0
+    CNF_RP_FILTER = 1
+    CNF_ACCEPT_LOCAL = 2
+    CNF_ACCEPT_REDIRECTS = 3
+    CNF_SECURE_REDIRECTS = 4
+    CNF_SEND_REDIRECTS = 5
+    CNF_SHARED_MEDIA = 6
+    CNF_NR = 7
+
+class devconf_numbers(IntEnum):
+    DEVCONF_ALL = 0x10000
+    DEVCONF_DEFAULT = 0x10100
 
 class netif_features(IntEnum):
     NETIF_F_RXCSUM = 1
@@ -95,6 +115,8 @@ class Net:
     def now(self) -> int: ...
     def get(self, which: int) -> int: ...
     def set(self, which: int, value: int) -> None: ...
+    def devconf_init(self, ifindex: int) -> None: ...
+    def set_forwarding(self, on: bool) -> None: ...
     def mib(self, which: int) -> int: ...
     def count(self, which: int, by: int = 1) -> None: ...
     def fate(self, which: int) -> int: ...

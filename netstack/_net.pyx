@@ -3,7 +3,9 @@
 cimport cython
 from libc.stdlib cimport calloc, free
 
-from netstack._abi cimport load_relaxed64, monotonic_ns, store_relaxed64, u32, u64, uintptr_t
+from netstack._abi cimport (
+    load_relaxed32, load_relaxed64, monotonic_ns, store_relaxed32, store_relaxed64, u32, u64, uintptr_t,
+)
 from netstack._counters cimport MIB_NR, SKB_FATE_NR
 
 
@@ -86,16 +88,52 @@ cdef class Net:
         return net_now(self.ptr)
 
     def get(self, int which):
-        """Give the tunable ``which``, a member of ``netstack._net.sysctl``."""
+        """Give the tunable ``which``, a member of ``netstack._net.sysctl``, or ``DEVCONF...`` of a device."""
+        if which >= DEVCONF_ALL:
+            return load_relaxed32(self.devconf(which))
         if not 0 <= which < SYSCTL_NR:
             raise IndexError(which)
         return load_relaxed64(&self.ptr.sysctl[which])
 
     def set(self, int which, u64 value):
         """Set a tunable. The range is the business of ``config.py``, which alone calls this."""
+        if which >= DEVCONF_ALL:
+            store_relaxed32(self.devconf(which), <u32>value)
+            if self.ptr.rt_cache_flush != NULL:
+                self.ptr.rt_cache_flush(self.ptr)
+            return
         if not 0 <= which < SYSCTL_NR:
             raise IndexError(which)
         store_relaxed64(&self.ptr.sysctl[which], value)
+
+    cdef u32 *devconf(self, int which) except NULL:
+        """Find where a device's setting is kept. [devinet_conf_proc()]"""
+        cdef int place = (which - DEVCONF_ALL) >> 8
+        cdef int cnf = which & 255
+        if cnf >= CNF_NR or place > <int>self.ptr.nr_devices + 1:
+            raise IndexError(which)
+        if place < 2:
+            return &self.ptr.devconf[place][cnf]
+        if self.ptr.devices[place - 2] == NULL:
+            raise IndexError(which)
+        return &self.ptr.devices[place - 2].cnf[cnf]
+
+    def devconf_init(self, u32 ifindex):
+        """Give a new device what ``default`` says. [inetdev_init()]"""
+        cdef int cnf
+        for cnf in range(CNF_NR):
+            self.set(DEVCONF_ALL + ((<int>ifindex + 1) << 8) + cnf, self.ptr.devconf[1][cnf])
+
+    def set_forwarding(self, bint on):
+        """Forward on all devices, or on none; who forwards believes no redirects. [inet_forward_change()]"""
+        cdef u32 i
+        store_relaxed64(&self.ptr.sysctl[<int>ip_forward], on)
+        self.set(DEVCONF_ALL + CNF_ACCEPT_REDIRECTS, not on)
+        self.set(DEVCONF_ALL + CNF_FORWARDING, on)
+        self.set(DEVCONF_DEFAULT + CNF_FORWARDING, on)
+        for i in range(self.ptr.nr_devices):
+            if self.ptr.devices[i] != NULL:
+                self.set(DEVCONF_ALL + ((<int>i + 2) << 8) + CNF_FORWARDING, on)
 
     def mib(self, int which):
         """Give the counter ``which``, a member of ``netstack._counters.mib``, summed over all CPUs."""

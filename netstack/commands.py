@@ -16,9 +16,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from netstack import drops, ethnl, procfs, rtnl, rtnl_neigh, stats
+from netstack import drops, ethnl, procfs, rtnl, rtnl_neigh, rtnl_route, stats
 from netstack.capture.bpf import Program
-from netstack.config import TUNABLES, find
 from netstack.control import Handler
 from netstack.errors import UsageError, oserror
 from netstack.tapstream import TapStream
@@ -99,7 +98,8 @@ def proc_names(it: Running) -> list[str]:
 
 def sysctl(it: Running, names: list[str] | None = None) -> Rows:
     """Give tunables with all that is known of them; of all of them without ``names``."""
-    rows = [find(name) for name in names] if names else TUNABLES
+    config = it.host.config
+    rows = [config.find(name) for name in names] if names else config.rows()
     return [
         {
             "name": row.key,
@@ -199,7 +199,7 @@ def _on_host(function: Callable[..., Any]) -> Handler:
     return handler
 
 
-RTNL: dict[str, Handler] = {**rtnl.COMMANDS, **rtnl_neigh.COMMANDS}
+RTNL: dict[str, Handler] = {**rtnl.COMMANDS, **rtnl_neigh.COMMANDS, **rtnl_route.COMMANDS}
 COMMANDS: dict[str, Handler] = {
     **{name: _on_host(function) for name, function in RTNL.items()},
     "capture": capture,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
 
+from netstack import config_devices
 from netstack._net import sysctl
 from netstack.errors import UsageError
 
@@ -41,6 +42,9 @@ class Numbers(Protocol):
     def set(self, which: int, value: int) -> None:
         """Set it, unchecked."""
 
+    def set_forwarding(self, on: bool) -> None:
+        """Set it for all devices, those to come too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tunable:
@@ -51,7 +55,7 @@ class Tunable:
     """
 
     key: str
-    fields: tuple[sysctl, ...]
+    fields: tuple[int, ...]
     default: tuple[int, ...]
     low: int
     high: int
@@ -132,8 +136,8 @@ TUNABLES: tuple[Tunable, ...] = (
             (sysctl.ip_local_port_range_min, sysctl.ip_local_port_range_max),
             (32768, 60999), 1024, 65535, "",
             "first and last port given to a socket without one"),
-    _row("net.ipv4.conf.all.rp_filter", 0, 0, 2, "",
-         "check that the way back exists: 0 off, 1 through the same device, 2 through any"),
+    _row("net.ipv4.ip_forward_use_pmtu", 0, 0, 1, "",
+         "1: heed a path MTU that was learned for what is passed on, too"),
     _row("net.ipv4.conf.all.drop_unicast_in_l2_multicast", 0, 0, 1, "",
          "1: drop unicast addresses that come in broadcast or multicast frames"),
     _row("net.ipv4.ipfrag_high_thresh", 4194304, 0, LONG_MAX, "bytes",
@@ -160,6 +164,18 @@ TUNABLES: tuple[Tunable, ...] = (
          "smallest path MTU that is believed; below it packets are fragmented", "route_min_pmtu"),
     _row("net.ipv4.route.mtu_expires", 600, 0, INT_MAX, "s",
          "time after which a path MTU that was learned is forgotten", "route_mtu_expires"),
+    _row("net.ipv4.route.gc_timeout", 300, 0, INT_MAX // 1000, "s",
+         "time after which a redirect that was followed is forgotten", "route_gc_timeout"),
+    _row("net.ipv4.route.redirect_load", 5, 0, INT_MAX, "ticks of 4 ms",
+         "wait before a second redirect to a sender; it doubles with each", "route_redirect_load"),
+    _row("net.ipv4.route.redirect_number", 9, 0, 31, "redirects",
+         "that a sender may ignore before it gets no more", "route_redirect_number"),
+    _row("net.ipv4.route.redirect_silence", 5120, 0, INT_MAX, "ticks of 4 ms",
+         "without redirects after which counting begins anew", "route_redirect_silence"),
+    _row("net.ipv4.route.error_cost", 250, 0, INT_MAX, "ticks of 4 ms",
+         "credit that an answer to a packet without a route takes", "route_error_cost"),
+    _row("net.ipv4.route.error_burst", 1250, 0, INT_MAX, "ticks of 4 ms",
+         "credit that a sender can have", "route_error_burst"),
     Tunable("net.ipv4.ping_group_range",
             (sysctl.ping_group_range_min, sysctl.ping_group_range_max),
             (1, 0), 0, INT_MAX, "",
@@ -179,6 +195,18 @@ TUNABLES: tuple[Tunable, ...] = (
            "packets that may wait for one neighbour's answer"),
 )  # fmt: skip
 
+for _name, _of in config_devices.ROWS.items():
+    TUNABLES += tuple(
+        Tunable(f"{config_devices.PREFIX}{place}.{_name}",
+                (config_devices.number(None, _of, default=place == "default"),),
+                (_of.default,), 0, _of.high, "",
+                f"{_of.text}; with all's counts {_of.joined}")
+        for place in ("all", "default")
+    )  # fmt: skip
+
+# Two names of one: it is set for every device.
+FORWARDING = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding")
+
 # Pairs that must not cross, whichever of the two is set.
 _ORDERED = (("net.ipv4.ipfrag_low_thresh", "net.ipv4.ipfrag_high_thresh"),)
 
@@ -188,8 +216,8 @@ def _spellings(rows: tuple[Tunable, ...]) -> dict[str, Tunable]:
     table = {}
     for row in rows:
         table[row.key] = row
-        table[row.name] = row
-        if len(row.fields) == 1:
+        table.setdefault(row.name, row)
+        if len(row.fields) == 1 and isinstance(row.fields[0], sysctl):
             table[row.fields[0].name] = row
     return table
 
@@ -224,11 +252,12 @@ class Config(Mapping[str, Value]):
     in the unit of ``struct net``: ``config.udp_mem_max`` is in bytes.
     """
 
-    __slots__ = ("_net",)
+    __slots__ = ("_devices", "_net")
 
     def __init__(self, net: Numbers, *, udp_memory: int = UDP_MEMORY) -> None:
         """Set every default. ``udp_memory``: bytes of packets that UDP sockets may hold."""
         object.__setattr__(self, "_net", net)
+        object.__setattr__(self, "_devices", {})
         for row in TUNABLES:
             self._store(row, row.default)
         limit = max(udp_memory // PAGE_SIZE, 1)
@@ -236,29 +265,47 @@ class Config(Mapping[str, Value]):
         self["net.ipv4.udp_mem"] = limit // 2, limit * 2 // 3, limit
 
     _net: Numbers
+    _devices: dict[str, Tunable]
+
+    def add_device(self, name: str, ifindex: int) -> None:
+        """Know a device's own settings: net.ipv4.conf.NAME.*."""
+        for last, of in config_devices.ROWS.items():
+            key = f"{config_devices.PREFIX}{name}.{last}"
+            fields = (config_devices.number(ifindex, of),)
+            self._devices[key] = Tunable(key, fields, (of.default,), 0, of.high, "", of.text)
+
+    def find(self, name: str) -> Tunable:
+        """Return the row of a name, as ``find``, or of a device's own setting."""
+        key = name.strip().removeprefix("/proc/sys/")
+        row = self._devices.get(key) or self._devices.get(key.replace("/", "."))
+        return row or find(name)
+
+    def rows(self) -> list[Tunable]:
+        """Give all tunables of this host, those of its devices last."""
+        return [*TUNABLES, *self._devices.values()]
 
     def __getitem__(self, name: str) -> Value:
         """Return the value, or the tuple of values, in the sysctl's unit."""
-        row = find(name)
+        row = self.find(name)
         values = tuple(self._net.get(which) // row.scale for which in row.fields)
         return values if len(values) > 1 else values[0]
 
     def __setitem__(self, name: str, value: Value | str) -> None:
         """Check and set; text is read as by ``sysctl -w``. Nothing changes on an error."""
-        row = find(name)
+        row = self.find(name)
         self._store(row, self._check(row, _parse(row, value)))
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is such a tunable, by key or last part."""
-        return name in _BY_NAME
+        return name in _BY_NAME or name in self._devices
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the sysctl names."""
-        return (row.key for row in TUNABLES)
+        return (row.key for row in self.rows())
 
     def __len__(self) -> int:
         """Count the sysctls."""
-        return len(TUNABLES)
+        return len(self.rows())
 
     def __getattr__(self, name: str) -> Any:
         """Return a tunable by the last part of its name, or by its name in ``struct net``."""
@@ -301,6 +348,10 @@ class Config(Mapping[str, Value]):
         return self._net.get(row.fields[0]) // row.scale
 
     def _store(self, row: Tunable, values: tuple[int, ...]) -> None:
+        if row.key in FORWARDING:
+            if self._net.get(row.fields[0]) != values[0]:
+                self._net.set_forwarding(bool(values[0]))
+            return
         for which, value in zip(row.fields, values, strict=True):
             self._net.set(which, value * row.scale)
 

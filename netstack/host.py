@@ -8,10 +8,11 @@ same frames then give the same result, to the byte.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import socket as stdlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Interface
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
@@ -92,6 +93,7 @@ class Host(HostViews):
         self.closed = False
         if not 1 <= cpus <= MAX_CPUS:
             raise UsageError(f"cpus {cpus}: a host has 1 to {MAX_CPUS}", hint="--cpus 2")
+        self.at_close = contextlib.ExitStack()  # what was opened for this host only
         self.net = Net(cpus, clock)
         self.config = Config(self.net, udp_memory=socket_memory(pool))
         self.config["netstack.fast_path"] = int(fast_path)
@@ -109,6 +111,7 @@ class Host(HostViews):
         self.inet = Inet(self, 1 if clock is not None else None)
         self.timer_sources.append(self.inet)
         self.inet.add_device(1, self.lo.addresses)
+        self.config.add_device("lo", 1)
         self.nft = Tables(
             self.inet.hooks, lambda text: compile_filter(text, LINKTYPE_RAW), self._ifindex
         )
@@ -127,13 +130,13 @@ class Host(HostViews):
         wire: Wire,
         name: str = "eth0",
         *,
-        addr: str | IPv4Interface | None = None,
+        addr: str | IPv4Interface | Sequence[str | IPv4Interface] | None = None,
         mac: str | None = None,
         mtu: int = 1500,
         ring: int = 256,
         cpu: int = 0,
     ) -> NetDevice:
-        """Put an igb NIC on ``wire``, bring it up, and give it an address with its subnet.
+        """Put an igb NIC on ``wire``, bring it up, and give it an address, or several, with their subnets.
 
         ``wire`` is a MemoryWire, a TapWire, or anything with the address of a struct wire; it is kept
         alive. ``cpu`` runs the NIC: it takes frames off the wire. Raises ValueError for an impossible name,
@@ -151,7 +154,8 @@ class Host(HostViews):
                 f"cpu {cpu}: host {self.name} has {len(self.cpus)} CPUs, 0 is the first",
                 hint="Host(cpus=2)",
             )
-        addresses = [parse_addresses(addr)[0]] if addr is not None else []
+        given = [addr] if isinstance(addr, str | IPv4Interface) else addr or []
+        addresses = [parse_addresses(each)[0] for each in given]
         mac = mac or default_mac(name)
         ifindex = len(self.devices) + 1
         nic = Igb(
@@ -168,8 +172,24 @@ class Host(HostViews):
         device = NetDevice(nic, name, ifindex, mac, addresses, wire)
         self.devices.append(device)
         self.inet.add_device(ifindex, addresses)
+        self.config.add_device(name, ifindex)
         self.timer_sources.append(Watchdog(nic, self.net.now()))
         return device
+
+    def add_tap(
+        self, name: str, addr: str | Sequence[str], peer: str | None = None, **options: Any
+    ) -> NetDevice:
+        """Put a NIC on the TAP ``name``; ``options`` are those of ``netstack.up``: mac, mtu, ring, offload.
+
+        The TAP is put back as it was found when the host closes. ::
+
+            with netstack.up("tap0", addr="10.0.0.2/24") as host:
+                host.add_tap("tap1", addr="10.0.1.2/24")
+                host.config["net.ipv4.ip_forward"] = 1
+        """
+        from netstack.live import add_tap
+
+        return add_tap(self, name, addr, peer, **options)
 
     # ---- what programs use
 
@@ -362,6 +382,7 @@ class Host(HostViews):
             backlog_purge(cpu.address)
         self.seam.purge()
         self.inet.close()
+        self.at_close.close()
 
     def __enter__(self) -> Self:
         """Give the host; it is closed at the end of the block."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from netstack.commands import COMMANDS, Running
 from netstack.control import ControlServer
@@ -16,13 +16,16 @@ from netstack.errors import UsageError
 from netstack.host import Host
 from netstack.runtime import runtime_dir
 
+if TYPE_CHECKING:
+    from netstack.netdev import NetDevice
+
 log = logging.getLogger("netstack")
 
 
 @contextmanager
 def up(
     name: str = "tap0",
-    addr: str | None = None,
+    addr: str | Sequence[str] | None = None,
     peer: str | None = None,
     *,
     mac: str | None = None,
@@ -40,7 +43,7 @@ def up(
         with netstack.up("tap0", addr="10.0.0.2/24") as host:
             sock = host.socket(AF_INET, SOCK_DGRAM)
 
-    ``addr`` is the host's address with its prefix, ``peer`` the kernel's end of the wire (the first
+    ``addr`` is the host's address with its prefix, or several; ``peer`` the kernel's end of the wire (the first
     other address of the subnet if None). ``offload``: datagrams of a sender with GSO come many in one
     read, leave so in one write, and checksums are left to the other side. While it is up, ``netstack ss``
     and its like answer about it from another terminal of this user, unless ``control`` is False.
@@ -50,7 +53,8 @@ def up(
     for what can't be, OSError with the kernel's errno otherwise; both say what to type
     (``netstack.errors.hint_of``).
     """
-    ours, theirs = choose_addresses(name, addr, peer)
+    first, *rest = [addr] if addr is None or isinstance(addr, str) else addr
+    ours, theirs = choose_addresses(name, first, peer)
     with (
         open_tap(
             name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen, vnet_hdr=offload
@@ -58,10 +62,42 @@ def up(
         Host(tap.name, **options) as host,
     ):
         wire = TapWire(tap.fileno(), vnet_hdr=offload)
-        device = host.add_nic(wire, tap.name, addr=ours, mac=mac, mtu=tap.mtu, ring=ring)
+        device = host.add_nic(
+            wire, tap.name, addr=[ours, *rest], mac=mac, mtu=tap.mtu, ring=ring
+        )
         device.missed_source = tap.missed
         with _answering(host, control):
             yield host
+
+
+def add_tap(
+    host: Host,
+    name: str,
+    addr: str | Sequence[str],
+    peer: str | None = None,
+    *,
+    mac: str | None = None,
+    mtu: int = 1500,
+    ring: int = 256,
+    txqueuelen: int | None = None,
+    offload: bool = False,
+) -> NetDevice:
+    """Give a host one more TAP; see ``Host.add_tap``."""
+    first, *rest = [addr] if isinstance(addr, str) else addr
+    ours, theirs = choose_addresses(name, first, peer)
+    with ExitStack() as undo:
+        tap = undo.enter_context(
+            open_tap(
+                name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen, vnet_hdr=offload
+            )
+        )
+        wire = TapWire(tap.fileno(), vnet_hdr=offload)
+        device = host.add_nic(
+            wire, tap.name, addr=[ours, *rest], mac=mac, mtu=tap.mtu, ring=ring
+        )
+        device.missed_source = tap.missed
+        host.at_close.push(undo.pop_all())
+    return device
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 from netstack.errors import UsageError, oserror
 from netstack.proto._neigh import nud
-from netstack.rtnl import device_of, parse_address, parse_mac, parse_prefix
+from netstack.rtnl import device_of, parse_mac
+from netstack.rtnl_route import parse_address, parse_prefix
 
 Host = Any  # netstack.host.Host
 Row = dict[str, Any]

@@ -50,6 +50,7 @@ ABOVE = {
     "commands": "host",
     "rtnl": "host",
     "rtnl_neigh": "host",
+    "rtnl_route": "host",
     "tapstream": "host",
     "__init__": "host",
     "__main__": "cli",

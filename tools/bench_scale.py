@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does a frame cost more when there is more: sockets, flows, descriptors, budget? And what does memory cost?
+"""Does a frame cost more when there is more: sockets, flows, routes, rules, ...? And what does memory cost?
 
     tools/bench_scale.py                   # table: each range, instructions and ns a frame, growth
     tools/bench_scale.py --memory          # resident memory of a socket, and of a host of default size
@@ -31,6 +31,8 @@ SOCKETS = (1, 100, 10_000, 60_000)
 FLOWS = (1, 100, 10_000)
 RINGS = (64, 256, 1024, 4096)
 BUDGETS = (10, 300)
+ROUTES = (0, 100, 100_000)
+RULES = (0, 1, 1000)
 APART = {"wire", "libc"}
 
 
@@ -51,6 +53,8 @@ def ranges(sockets: Sequence[int] = SOCKETS) -> dict[str, list[Road]]:
             Road(f"flows {n}", flows(n), count=10_000 if n > 2048 else 2000) for n in FLOWS
         ],
         "ring": [Road(f"ring {n}", one, ring=n) for n in RINGS],
+        "routes": [Road(f"routes {n}", flows(1000), routes=n) for n in ROUTES],
+        "rules": [Road(f"rules {n}", one, rules=n) for n in RULES[1:]],
         "budget": [Road(f"budget {n}", one, budget=n) for n in reversed(BUDGETS)],
     }
 

@@ -116,6 +116,8 @@ class Road:
     budget: int = 300
     burst: int = 256
     count: int = 2048
+    routes: int = 0  # of lengths 16 to 28, besides
+    rules: int = 0  # that look at flows and do not match
 
 
 ROADS = (
@@ -144,6 +146,16 @@ class Machine:
             ours, "tap0", addr=f"{HOST}/24", mac=mac, ring=road.ring
         )
         self.device.nic.set_coalesce(0)
+        if road.routes:
+            index = self.device.ifindex
+            self.host.inet.routes.fib.update(
+                (20 << 24 | i * 40503 % 2**20 << 8, 16 + i % 13, 1, index, 0, 0)
+                for i in range(road.routes)
+            )
+        if road.rules:
+            self.host.nft.add_rules(
+                [f"ip filter input udp dport {20000 + i} drop" for i in range(road.rules)]
+            )
         if road.promisc:
             self.device.nic.set_rx_mode(promisc=True)
         self.sockets = [self.bind(PORT)]

@@ -6,6 +6,7 @@
     sudo tools/kernel_oracle.py --case "VLAN 5"            # one case, and what each side did
     sudo tools/kernel_oracle.py --frame 0200...            # one frame, given as hexadecimal digits
     sudo tools/kernel_oracle.py --gro --frames 20000       # the kernel's GRO instead
+    sudo tools/kernel_oracle.py --forward --frames 20000   # routers, and frames for others
     sudo tools/kernel_oracle.py --json                     # for programs
 
 The kernel is a network namespace with a TAP of its own, netstack two hosts on wires in memory: one
@@ -20,6 +21,7 @@ Needs root. Nothing else on the machine is touched.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -49,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--case", help="only this case of tests/proto/odd_frames.py")
     parser.add_argument("--frame", help="only this frame, in hexadecimal")
     parser.add_argument("--gro", action="store_true", help="compare GRO instead")
+    parser.add_argument("--forward", action="store_true", help="let both sides be routers")
     parser.add_argument("--require", type=float, default=99.5, help="percent [99.5]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
@@ -73,6 +76,8 @@ def fuzz(chosen: argparse.Namespace) -> run.Report:
             )
 
     work = gro.run_fuzz if chosen.gro else run.run_fuzz
+    if chosen.forward:
+        work = functools.partial(run.run_fuzz, forward=True)
     if chosen.jobs == 1:
         return work(chosen.frames, chosen.seed, tell)
     share = -(-chosen.frames // chosen.jobs // run.EPOCH) * run.EPOCH

@@ -30,7 +30,7 @@ COMMANDS = {
     "ethtool": ("ethtool", "the NIC and its driver: show, set, test"),
     "link": ("ip", "devices: show, set"),
     "addr": ("ip", "addresses: show, add, del, flush"),
-    "route": ("ip", "routes: show, get, add, replace, del, flush"),
+    "route": ("route", "routes: show, get, add, replace, del, flush"),
     "neigh": ("ip", "neighbours (ARP): show, add, replace, del, flush"),
     "nft": ("nft", "netfilter rules: list, add, delete, flush"),
     "sysctl": ("proc", "tunables: list, show, set"),

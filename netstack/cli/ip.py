@@ -1,4 +1,4 @@
-"""``netstack link|addr|route|neigh``: iproute2's words, columns and JSON, for a host of ours."""
+"""``netstack link|addr|neigh``: iproute2's words, columns and JSON, for a host of ours; see route.py."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ VERBS = {
     "neigh": ("show", "add", "change", "replace", "del", "flush"),
 }
 ALIASES = {"list": "show", "lst": "show", "delete": "del", "chg": "change"}
-ROUTE_KEYS = ("via", "dev", "src", "metric", "type", "proto", "scope")
-ROUTE_TYPES = ("unicast", "local", "broadcast", "blackhole", "unreachable", "prohibit")
 
 
-def _arguments(parser: Parser) -> None:
+def arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("words", nargs="*", metavar="WORD", help="as for ip: show, add, del, set, ...")
     add("-s", "-stats", dest="stats", action="store_true", help="with counters or ages")
@@ -49,11 +47,14 @@ class Words:
                              hint=f"netstack {self.what} --help")  # fmt: skip
         return self.left.pop(0)
 
-    def pairs(self, keys: tuple[str, ...], first: str = "") -> Row:
-        """Read ``key value`` pairs; one word without a key is ``first``."""
+    def pairs(self, keys: tuple[str, ...], first: str = "", flags: tuple[str, ...] = ()) -> Row:
+        """Read ``key value`` pairs, and flags; one word without a key is ``first``."""
         found: Row = {}
         while self.left:
             word = self.left.pop(0)
+            if word in flags and word not in found:
+                found[word] = True
+                continue
             if word in keys:
                 name = word
                 value = self.take(word)
@@ -71,14 +72,14 @@ class Words:
         return found
 
 
-def _number(name: str, value: str) -> int:
+def number(name: str, value: str) -> int:
     if not value.isdigit():
         message = f'argument "{value}" is wrong: {name} value is invalid'
         raise UsageError(message, hint=f"{name} 100")
     return int(value)
 
 
-def _show(args: Namespace, rows: list[Row], line: Any) -> int:
+def show(args: Namespace, rows: list[Row], line: Any) -> int:
     if args.json:
         print_json(rows)
     else:
@@ -100,11 +101,11 @@ def link(args: Namespace) -> int:
     if args.brief:
         keys = ("ifname", "operstate", "address", "flags")
         rows = [{key: row[key] for key in keys} for row in rows]
-        return _show(args, rows, _brief_link)
+        return show(args, rows, _brief_link)
     if args.json:
         for row in rows:
             row.get("stats64", {}).get("rx", {}).pop("missed_errors", None)
-    return _show(args, rows, _link_text)
+    return show(args, rows, _link_text)
 
 
 def _link_set(args: Namespace, words: Words) -> int:
@@ -185,11 +186,11 @@ def addr(args: Namespace) -> int:
         dev = words.pairs(("dev",), "dev").get("dev")
         rows = ask(args, "addr", dev=dev)
         if not args.brief:
-            return _show(args, rows, _addr_text)
+            return show(args, rows, _addr_text)
         brief = [{key: row[key] for key in ("ifname", "operstate")} | {"addr_info": [
             {key: info[key] for key in ("local", "prefixlen")} for info in row["addr_info"]
         ]} for row in rows]  # fmt: skip
-        return _show(args, brief, _brief_addr)
+        return show(args, brief, _brief_addr)
     if words.verb == "flush":
         dev = words.pairs(("dev",), "dev").get("dev")
         if dev is None:
@@ -222,61 +223,6 @@ def _addr_text(row: Row) -> str:
     return "\n".join(lines)
 
 
-# ---- route
-
-
-def route(args: Namespace) -> int:
-    """Show, find or change routes."""
-    words = Words("route", args.words)
-    if words.verb == "get":
-        spec = words.pairs(("from", "to"), "to")
-        if "to" not in spec:
-            raise UsageError("need at least a destination address",
-                             hint="netstack route get 10.0.0.1")  # fmt: skip
-        rows = ask(args, "route_get", address=spec["to"], source=spec.get("from"))
-        return _show(args, rows, _route_get_text)
-    kind = words.left.pop(0) if words.left and words.left[0] in ROUTE_TYPES else None
-    spec = words.pairs((*ROUTE_KEYS, "table", "to"), "to")
-    table = spec.pop("table", "main")
-    spec = {"dst" if key == "to" else key: value for key, value in spec.items()}
-    spec |= {"type": kind} if kind else {}
-    spec.pop("proto", None), spec.pop("scope", None)
-    if "metric" in spec:
-        spec["metric"] = _number("metric", spec["metric"])
-    if words.verb == "show":
-        spec.pop("metric", None)
-        rows = ask(args, "route", table=table, spec=spec)
-        return _show(args, _without_dev(rows) if "dev" in spec else rows, _route_text)
-    if table != "main":
-        message = f"table {table}: what is in it follows from addresses; allowed: main"
-        raise UsageError(message, hint="netstack addr show")
-    if words.verb == "flush":
-        if not spec:
-            raise UsageError("\"ip route flush\" requires arguments: what is to go",
-                             hint="netstack route flush dev tap0")  # fmt: skip
-        ask(args, "route_flush", spec=spec)
-        return 0
-    if "dst" not in spec:
-        raise UsageError("Command line is not complete: the destination",
-                         hint="netstack route add default via 10.0.0.1")  # fmt: skip
-    ask(args, "route_change", verb=words.verb.replace("append", "add"), spec=spec)
-    return 0
-
-
-def _route_text(row: Row) -> str:
-    parts = [row["type"]] if "type" in row else []
-    parts.append(row["dst"])
-    for key, word in (("gateway", "via"), ("dev", "dev"), ("protocol", "proto"),
-                      ("scope", "scope"), ("prefsrc", "src"), ("metric", "metric")):  # fmt: skip
-        parts += [word, str(row[key])] if key in row else []
-    return " ".join(parts) + " "
-
-
-def _route_get_text(row: Row) -> str:
-    cache = "".join(f"<{flag}> " for flag in row["cache"])
-    return f"{_route_text(row)}uid {row['uid']} \n    cache {cache}"
-
-
 # ---- neigh
 
 
@@ -296,7 +242,7 @@ def neigh(args: Namespace) -> int:
         if not args.stats:
             ages = ("used", "confirmed", "updated", "probes")
             rows = [{k: v for k, v in row.items() if k not in ages} for row in rows]
-        return _show(args, _without_dev(rows) if spec.get("dev") else rows, _neigh_text)
+        return show(args, without_dev(rows) if spec.get("dev") else rows, _neigh_text)
     spec = words.pairs(("dev", "lladdr", "nud", "to"), "to")
     if "to" not in spec or "dev" not in spec:
         message = "Device and destination are required arguments"
@@ -305,7 +251,7 @@ def neigh(args: Namespace) -> int:
     return 0
 
 
-def _without_dev(rows: list[Row]) -> list[Row]:
+def without_dev(rows: list[Row]) -> list[Row]:
     """Leave the device out where it was asked for, as ip does."""
     return [{key: value for key, value in row.items() if key != "dev"} for row in rows]
 
@@ -325,30 +271,22 @@ COMMANDS = {
         "netstack link\nnetstack link -s show tap0\nnetstack link -br\n"
         "netstack link set tap0 mtu 1400\nnetstack link set tap0 down\n"
         "netstack link set dev tap0 address 02:00:00:00:00:07 promisc on up",
-        _arguments,
+        arguments,
         "Devices of a running host, in the words of ip-link.",
     ),
     "addr": Command(
         addr,
         "netstack addr\nnetstack addr add 10.0.0.9/24 brd + dev tap0\n"
         "netstack addr del 10.0.0.9/24 dev tap0\nnetstack addr flush dev tap0",
-        _arguments,
+        arguments,
         "Addresses of a running host, in the words of ip-address.",
-    ),
-    "route": Command(
-        route,
-        "netstack route\nnetstack route show table local\nnetstack route get 10.0.0.1\n"
-        "netstack route add default via 10.0.0.1\nnetstack route add blackhole 10.66.0.0/16\n"
-        "netstack route replace 10.9.0.0/16 via 10.0.0.1 metric 5\nnetstack route del default",
-        _arguments,
-        "The routing table of a running host, in the words of ip-route.",
     ),
     "neigh": Command(
         neigh,
         "netstack neigh\nnetstack neigh -s show dev tap0\n"
         "netstack neigh replace 10.0.0.1 dev tap0 lladdr 02:00:00:00:00:01 nud permanent\n"
         "netstack neigh flush dev tap0",
-        _arguments,
+        arguments,
         "The neighbour table of a running host, in the words of ip-neighbour.",
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import threading
@@ -24,30 +25,69 @@ PATIENCE = 2.0  # seconds for an app to notice that its sockets are closed
 def _arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("device", nargs="?", default="tap0", metavar="TAP", help="name of the TAP (tap0)")
-    add("--addr", metavar="ADDR/LEN", help=f"the host's address ({DEFAULT_ADDRESS})")
-    add("--peer", metavar="ADDR", help="the address of this machine's end (the subnet's first)")
-    add("--mac", metavar="MAC", help="the host's MAC address (made from the name)")
-    add("--mtu", type=int, default=1500, help="bytes, Ethernet header not counted (1500)")
+    _device_arguments(parser)
     add("--cpus", type=int, default=1, help="CPUs of the host, each a thread (1)")
-    add("--ring", type=int, default=256, help="descriptors of the receive ring (256)")
     add(
         "--app",
         action="append",
         metavar="APP",
         help="echo (default), discard, chargen, MODULE:FUNCTION or none; again for more",
     )
+    add("--no-fast-path", action="store_true", help="every packet through the Python layers")
+    add("--quiet", action="store_true", help="print nothing but errors")
+    add(
+        "--and",
+        dest="more",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="TAP ...",
+        help="one more device with its own --addr, --peer, --mac, --mtu, --ring, --offload; "
+        "behind all else, again for a third",
+    )
+
+
+def _device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what each device has of its own."""
+    add = parser.add_argument
+    add(
+        "--addr",
+        action="append",
+        metavar="ADDR/LEN",
+        help=f"an address of the host ({DEFAULT_ADDRESS}); again for more",
+    )
+    add("--peer", metavar="ADDR", help="the address of this machine's end (the subnet's first)")
+    add("--mac", metavar="MAC", help="the host's MAC address (made from the name)")
+    add("--mtu", type=int, default=1500, help="bytes, Ethernet header not counted (1500)")
+    add("--ring", type=int, default=256, help="descriptors of the receive ring (256)")
     add(
         "--offload",
         action="store_true",
         help="take datagrams of a sender with GSO many at a time, and leave checksums to the wire",
     )
-    add("--no-fast-path", action="store_true", help="every packet through the Python layers")
-    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _more(words: list[str]) -> list[Namespace]:
+    """Read the devices behind ``--and``."""
+    found = []
+    while words:
+        end = words.index("--and") if "--and" in words else len(words)
+        parser = Parser(prog="netstack up ... --and", add_help=False, allow_abbrev=False)
+        parser.example = "netstack up tap0 --addr 10.0.0.2/24 --and tap1 --addr 10.0.1.2/24"
+        parser.add_argument("device", metavar="TAP")
+        _device_arguments(parser)
+        args = parser.parse_args(words[:end])
+        check_name(args.device)
+        if not args.addr:
+            parser.error(f"{args.device} wants an address of its own: --addr 10.0.1.2/24")
+        found.append(args)
+        words = words[end + 1 :]
+    return found
 
 
 def up(args: Namespace) -> int:
     """Run a host until a signal or ``netstack stop``; 0 when every frame is accounted for."""
     name = check_name(args.device)
+    more = _more(args.more)
     servers = [apps.find(spec) for spec in args.app or ["echo"] if spec != "none"]
     with ExitStack() as stack:
         stack.enter_context(orderly_exit())
@@ -60,6 +100,8 @@ def up(args: Namespace) -> int:
         stack.callback(server.close)
         stack.callback((directory / f"{name}.nstat").unlink, missing_ok=True)  # its history
         running.host = host = stack.enter_context(_host(args))
+        for each in more:
+            host.add_tap(each.device, **_options(each))
         threads: list[threading.Thread] = []
         with suppress(SystemExit):  # a signal: from here on the orderly way out, no failure
             threads += [apps.start(host, app) for app in servers]
@@ -90,16 +132,18 @@ def _host(args: Namespace) -> Any:
 
     return netstack.up(
         args.device,
-        addr=args.addr,
-        peer=args.peer,
-        mac=args.mac,
-        mtu=args.mtu,
-        ring=args.ring,
+        **_options(args),
         cpus=args.cpus,
-        offload=args.offload,
         fast_path=not args.no_fast_path,
         control=False,  # ours can be stopped, and is there before the host
     )
+
+
+def _options(args: Namespace) -> dict[str, Any]:
+    """Give what one device was asked to be."""
+    addr = args.addr[0] if args.addr and len(args.addr) == 1 else args.addr
+    keys = ("peer", "mac", "mtu", "ring", "offload")
+    return {"addr": addr} | {key: getattr(args, key) for key in keys}
 
 
 def _watch(host: Any, args: Namespace, ended: threading.Event) -> None:
@@ -132,11 +176,16 @@ def banner(host: Any, name: str, servers: list[App], in_lab: bool) -> str:
     """Say what was brought up, and what to type next."""
     device = next(device for device in host.devices if device.name == name)
     address = device.addresses[0]
+    others = [each for each in host.devices if each.name not in (name, "lo")]
     inside = "netstack exec " if in_lab else ""
     asking = "sudo netstack" if os.environ.get("SUDO_USER") else "netstack"
     where = "a network of your own" if in_lab else "this machine"
     lines = [
         f"{name} is up. Behind it is the host {address}, {device.mac}, mtu {device.mtu}.",
+        *(
+            f"{each.name} is its device too: {' '.join(map(str, each.addresses))}, {each.mac}."
+            for each in others
+        ),
         *(f"  serving {app}" for app in servers),
         f"From a second terminal, in {where}:",
         f"  {inside}ping {address.ip}",
@@ -157,7 +206,8 @@ COMMANDS = {
         "sudo netstack up tap0\n"
         "netstack up    as an ordinary user: in a network of its own\n"
         "netstack up tap0 --addr 10.9.0.2/24 --peer 10.9.0.1 --app echo --app discard\n"
-        "netstack up tap0 --app mymodule:serve    calls serve(host) in a thread",
+        "netstack up tap0 --app mymodule:serve    calls serve(host) in a thread\n"
+        "netstack up tap0 --addr 10.0.0.2/24 --and tap1 --addr 10.0.1.2/24    two devices",
         _arguments,
         "Bring a host up behind a TAP and show what it does. Ctrl-C ends it, puts the TAP\n"
         "back as it was found, and prints where every frame went.",

@@ -18,10 +18,10 @@ from netstack._abi cimport (
     store_relaxed32, u8, u32, u64, unlikely,
 )
 from netstack._counters cimport (
-    SKB_CONSUMED, SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_BIG,
+    SKB_CONSUMED, SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
 )
 from netstack._gso cimport skb_checksum_help, skb_is_whole_gso
-from netstack._net cimport net_device
+from netstack._net cimport fate_add, net_device
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, kfree_skb_reason, sk_buff, skb_end, skb_headlen,
     skb_set_slot,
@@ -53,8 +53,7 @@ cdef enum:
 cdef u32 igb_clean_tx(igb_tx_ring *ring, u32 slot, u32 budget) noexcept nogil:
     """Free up to ``budget`` sent packets in the context of ``slot``; gives how many. Under the lock.
 
-    A packet's frame, if it carries one (an answer made in place, a packet that was forwarded), ends
-    as ``outcome`` says, or as consumed.
+    A packet whose buffer others read too ends as ``outcome`` says, or as consumed.
     """
     cdef igb_tx_buffer *buffer
     cdef u32 done = 0
@@ -219,6 +218,10 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     if skb_is_whole_gso(skb):
         frames = skb.gso_segs
         size += (frames - 1) * ((skb.csum >> 16) + UDP_HLEN - <u32>(skb.data - skb.head))
+    if unlikely(skb.frames != 0):
+        # It came off a wire and is on another now.
+        fate_add(dev.net, skb.slot, SKB_FORWARDED, skb.frames)
+        skb.frames = 0
     igb_tx_map(ring, skb)
     add_owned64(&ring.packets, frames)
     add_owned64(&ring.bytes, size)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,17 @@ class Tables:
             given = " ".join(words[:2]) or "nothing"
             raise UsageError(f"syntax error: {given!r} is not what nft can do here", hint=WAYS)
         return handler(words[2:])  # type: ignore[no-any-return]
+
+    def add_rules(self, lines: Iterable[str]) -> None:
+        """Append many rules, ``ip filter input udp dport 53 drop``, in one step: all or none."""
+        added: list[tuple[Chain, Rule]] = []
+        for line in lines:
+            chain, left = self._chain(split_words(line))
+            added.append((chain, self._rule(chain, left)))
+        for chain, rule in added:
+            chain.rules.append(rule)
+        for chain in {id(chain): chain for chain, _ in added}.values():
+            self._publish(chain)
 
     def _list_ruleset(self, rest: list[str]) -> list[dict[str, Any]]:
         _nothing(rest)

@@ -10,7 +10,7 @@ cdef enum:
 
 cdef struct icmp_bucket:
     u32 addr
-    u32 pad
+    u32 n_redirects                # sent without being heeded
     u64 tokens                     # ns of credit
     u64 last                       # ns
 

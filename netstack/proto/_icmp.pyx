@@ -25,7 +25,8 @@ from netstack._counters cimport (
 )
 from netstack._net cimport (
     IFF_LOOPBACK, SLOT_PROCESS, Net, icmp_echo_ignore_all, icmp_msgs_burst, icmp_msgs_per_sec, icmp_ratelimit,
-    icmp_ratemask, mib_inc, net, net_now, sysctl_get,
+    icmp_ratemask, mib_inc, net, net_now, route_error_burst, route_error_cost, route_redirect_load,
+    route_redirect_number, route_redirect_silence, sysctl_get,
 )
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff, consume_skb, kfree_skb_reason, sk_buff, skb_headlen,
@@ -47,6 +48,7 @@ cdef enum:
     XRLIM_BURST_FACTOR = 6         # messages that a quiet peer may get at once
     NS_PER_MS = 1_000_000
     NS_PER_S = 1_000_000_000
+    TICK_NS = 4_000_000            # HZ=250: what sysctls of routes count in
     GLOBAL_PERIOD = NS_PER_S / 50  # credit comes in steps of at least this
 
 # The counter with a name of its own of each type, as /proc/net/snmp prints it; 0: has none. The Out counters stand in
@@ -97,20 +99,76 @@ cdef void global_consume(icmp_state *state) noexcept nogil:
     state.credit -= <int>((state.seed >> 32) % 3)
 
 
-cdef bint peer_allow(net *n, icmp_state *state, u32 daddr, u64 now) noexcept nogil:
-    """A token bucket a destination. Lock held. [inet_peer_xrlim_allow()]"""
-    cdef u64 timeout = sysctl_get(n, icmp_ratelimit) * NS_PER_MS
+cdef icmp_bucket *peer_of(icmp_state *state, u32 daddr, u64 now) noexcept nogil:
+    """Give what is known of a destination, with credit for the time since it was last spoken to. [inet_getpeer_v4()]
+
+    The caller sets ``last``. Lock held.
+    """
     cdef icmp_bucket *peer = &state.peers[(daddr * <u32>0x9E3779B1) >> 22]
     if peer.addr != daddr or peer.last == 0:
         peer.addr = daddr
-        peer.tokens = XRLIM_BURST_FACTOR * timeout
+        peer.tokens = 60 * <u64>NS_PER_S
+        peer.last = 0
+        peer.n_redirects = 0
     else:
-        peer.tokens = min(peer.tokens + (now - peer.last), XRLIM_BURST_FACTOR * timeout)
+        peer.tokens += now - peer.last
+    return peer
+
+
+cdef bint peer_allow(net *n, icmp_state *state, u32 daddr, u64 now) noexcept nogil:
+    """A token bucket a destination. Lock held. [inet_peer_xrlim_allow()]"""
+    cdef u64 timeout = sysctl_get(n, icmp_ratelimit) * NS_PER_MS
+    cdef icmp_bucket *peer = peer_of(state, daddr, now)
+    peer.tokens = min(peer.tokens, XRLIM_BURST_FACTOR * timeout)
     peer.last = now if now else 1
     if peer.tokens < timeout:
         return False
     peer.tokens -= timeout
     return True
+
+
+cdef bint icmp_error_allow(net *n, u32 daddr) noexcept nogil:
+    """May a sender be told that there is no way? From the same credit. [ip_error()]"""
+    cdef icmp_state *state = <icmp_state *>n.icmp
+    cdef u64 now = net_now(n)
+    cdef u64 cost = sysctl_get(n, route_error_cost) * TICK_NS
+    cdef icmp_bucket *peer
+    cdef bint allowed
+    spin_lock(&state.lock)
+    peer = peer_of(state, daddr, now)
+    peer.tokens = min(peer.tokens, sysctl_get(n, route_error_burst) * TICK_NS)
+    peer.last = now if now else 1
+    allowed = peer.tokens >= cost
+    if allowed:
+        peer.tokens -= cost
+    spin_unlock(&state.lock)
+    return allowed
+
+
+cdef bint icmp_redirect_allow(net *n, u32 daddr) noexcept nogil:
+    """May a sender be told of a better router? Ever more seldom, and not for ever. [ip_rt_send_redirect()]"""
+    cdef icmp_state *state = <icmp_state *>n.icmp
+    cdef u64 now = net_now(n)
+    cdef u64 last
+    cdef icmp_bucket *peer
+    cdef bint allowed = False
+    spin_lock(&state.lock)
+    peer = peer_of(state, daddr, now)
+    last = peer.last
+    if last == 0 or now - last > sysctl_get(n, route_redirect_silence) * TICK_NS:
+        peer.tokens = 0
+        peer.n_redirects = 0
+    if peer.n_redirects >= sysctl_get(n, route_redirect_number):
+        peer.last = now if now else 1
+    elif (peer.n_redirects == 0
+          or now - last > (sysctl_get(n, route_redirect_load) << min(peer.n_redirects, 31)) * TICK_NS):
+        peer.last = now if now else 1
+        peer.n_redirects += 1
+        allowed = True
+    elif last:
+        peer.tokens -= now - last      # its time was not written down
+    spin_unlock(&state.lock)
+    return allowed
 
 
 cdef bint icmp_allow(net *n, u8 type, u8 code, u32 daddr, bint loopback) noexcept nogil:
@@ -252,6 +310,16 @@ def echo(Net n not None, SkBuff skb not None, bytes options=b""):
 def allow(Net n not None, u8 type, u8 code, u32 daddr, bint loopback=False):
     """Ask both rate limits for one message to ``daddr``; a refusal is counted."""
     return icmp_allow(n.ptr, type, code, daddr, loopback)
+
+
+def error_allow(Net n not None, u32 daddr):
+    """Ask the limit of what a router says about packets without a way."""
+    return icmp_error_allow(n.ptr, daddr)
+
+
+def redirect_allow(Net n not None, u32 daddr):
+    """Ask the limit of redirects to one sender."""
+    return icmp_redirect_allow(n.ptr, daddr)
 
 
 def push(Net n not None, bytes message not None, u32 daddr, u32 saddr, u8 tos=0, bytes options=b"", bint reply=False):

@@ -76,7 +76,7 @@ cdef void ip_rt_update_pmtu(net *n, u32 daddr, u32 mtu) noexcept nogil:
         mtu = min(rt.mtu, low)
     store_relaxed64(&path.expires, net_now(n) + sysctl_get(n, route_mtu_expires) * <u64>1_000_000_000)
     store_relaxed64(&path.key, <u64>daddr << 32 | <u64>rt.mtu_locked << 31 | mtu)
-    store_release32(&table.nr_pmtu, 1)
+    store_release32(&table.nr_exceptions, 1)
 
 
 cdef void sk_update_pmtu(sock *sk, const icmp_error *error) noexcept nogil:

@@ -22,8 +22,8 @@ from netstack._counters cimport (
     TcpExtIPReversePathFilter, SKB_DROP_REASON_IP_RPFILTER,
 )
 from netstack._net cimport (
-    SLOT_CPU0, SLOT_PROCESS, Net, drop_unicast_in_l2_multicast, inet_fast_ops, mib_add, mib_inc, mib_slot, net,
-    sysctl_get,
+    SLOT_CPU0, SLOT_PROCESS, Net, drop_unicast_in_l2_multicast, in_dev_forward, inet_fast_ops, mib_add, mib_inc,
+    mib_slot, net, sysctl_get,
 )
 from netstack._skb cimport (
     CHECKSUM_COMPLETE, CHECKSUM_NONE, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST,
@@ -33,9 +33,10 @@ from netstack._skb cimport (
 from netstack.nf._rules cimport nf_python_wants, nf_rules_pass
 from netstack.proto._inet cimport (
     IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTCF_LOCAL,
-    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
+    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
     ip_daddr, ip_ihl, ip_saddr,
 )
+from netstack.proto._ip_forward cimport ip_forward, ip_forward_peek
 from netstack.proto._route cimport fib, ip_route_input, ip_route_use_hint, rtable
 
 cdef enum:
@@ -167,6 +168,25 @@ cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil:
     return SKB_NOT_DROPPED_YET
 
 
+cdef bint ip_rcv_forward(net *n, sk_buff *skb) noexcept nogil:
+    """Send a plain packet on, if it is for others and its device forwards; or leave it as it came."""
+    cdef rtable rt
+    cdef u32 reason
+    if likely(not in_dev_forward(skb.dev)) or skb.rt_flags or skb.slot == SLOT_PROCESS:
+        return 0
+    if not ip_forward_peek(n, skb, &rt):
+        return 0
+    reason = ip_rcv_core(n, skb)
+    if unlikely(reason != SKB_NOT_DROPPED_YET):
+        kfree_skb_reason(skb, reason)
+        return 1
+    skb.rt_type = RTN_UNICAST
+    if unlikely(n.nf_rules & 1) and not nf_rules_pass(n, 0, 1, skb, skb.dev.ifindex, 0):
+        return 1
+    ip_forward(n, skb, &rt)
+    return 1
+
+
 cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     """Take a plain packet to its protocol, or leave it as it came.
 
@@ -190,11 +210,11 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     protocol = iph[IP_PROTO]
     ops = &n.inet_fast[protocol]
     if ops.peek == NULL or n.raw_protocols[protocol >> 5] >> (protocol & 31) & 1:
-        return 0
+        return ip_rcv_forward(n, skb)
     if get_be16(iph + IP_FRAGOFF) & (IP_MF | IP_OFFSET) or slot == SLOT_PROCESS:
-        return 0
+        return ip_rcv_forward(n, skb)
     if not skb.rt_flags and not ip_route_use_hint(n, slot - SLOT_CPU0, ip_daddr(iph), ip_saddr(iph), skb.dev):
-        return 0
+        return ip_rcv_forward(n, skb)
     if unlikely(skb.rt_flags and skb.rt_type != RTN_LOCAL) or not ops.peek(n, skb):
         return 0
     reason = ip_rcv_core(n, skb)

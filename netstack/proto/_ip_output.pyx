@@ -21,7 +21,7 @@ from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
     IpExtOutBcastOctets, IpExtOutBcastPkts, IpExtOutMcastOctets, IpExtOutMcastPkts, IpExtOutOctets, IpFragCreates,
     IpFragFails, IpFragOKs, IpOutDiscards, IpOutRequests, IpOutTransmits, SKB_DROP_REASON_NOMEM,
-    SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
+    SKB_DROP_REASON_PKT_TOO_BIG,
 )
 from netstack._gso cimport skb_checksum_help, skb_is_gso
 from netstack._net cimport (
@@ -29,7 +29,7 @@ from netstack._net cimport (
 )
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SkBuff, consume_skb,
-    dev_queue_xmit, kfree_skb_reason, sk_buff, skb_end, skb_push,
+    dev_queue_xmit, kfree_skb_reason, sk_buff, skb_push,
 )
 from netstack.nf._rules cimport nf_python_wants, nf_rules_pass
 from netstack.proto._neigh cimport neigh_output
@@ -218,6 +218,8 @@ cdef int ip_fragment(net *n, sk_buff *skb) noexcept nogil:
             mib_inc(n, slot, IpFragFails)
             kfree_skb_reason(skb, SKB_DROP_REASON_NOMEM)
             return -ENOBUFS
+        if offset + size == end and skb.owner == NULL:
+            piece.id, piece.frames, skb.frames = skb.id, skb.frames, 0     # the frame goes with the last
         ip_fragment_header(piece, ihl, frag_off, offset - ihl, offset + size < end)
         if offset == ihl:
             ip_options_fragment(skb)
@@ -318,29 +320,3 @@ def output(Net n not None, SkBuff skb not None):
     cdef sk_buff *packet = skb.take()
     packet.pkt_type = PACKET_HOST
     return -ip_output(n.ptr, packet)
-
-
-def forward_prepare(Net n not None, SkBuff skb not None, u32 ifindex, u32 nexthop):
-    """Take one from the time to live, and write down the way out of a packet that is passed on."""
-    cdef sk_buff *packet = skb.peek()
-    cdef u8 *iph = packet.data
-    cdef u16 check
-    iph[IP_TTL] -= 1
-    put_be16(iph + IP_CSUM, 0)
-    check = ip_fast_csum(iph, ip_ihl(iph) >> 2)
-    memcpy(iph + IP_CSUM, &check, 2)
-    packet.dev = n.ptr.devices[ifindex - 1]
-    (<ip_out_cb *>packet.cb).nexthop = nexthop
-    (<ip_out_cb *>packet.cb).mtu = packet.dev.mtu
-
-
-def forward(Net n not None, SkBuff skb not None):
-    """Send a packet on: a copy leaves, the frame it came in ends as forwarded. 0 or an errno. [ip_forward_finish()]"""
-    cdef sk_buff *packet = skb.take()
-    cdef sk_buff *copy = ip_copy(n.ptr, packet, 0, packet.len)
-    if copy == NULL:
-        mib_inc(n.ptr, SLOT_PROCESS, IpOutDiscards)
-        kfree_skb_reason(packet, SKB_DROP_REASON_NOMEM)
-        return ENOBUFS
-    skb_end(packet, SKB_FORWARDED)
-    return -ip_output(n.ptr, copy)

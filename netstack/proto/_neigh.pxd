@@ -63,6 +63,7 @@ cdef struct neigh_table:
 
 # Send skb (data at the IP header) to a next hop. Consumes skb. 0, or a negative errno. [neigh_output()]
 cdef int neigh_output(net *n, net_device *dev, u32 nexthop, sk_buff *skb) noexcept nogil
+cdef void neigh_event_send(net *n, net_device *dev, u32 addr) noexcept nogil
 # Somebody asked for us: remember it. False when there is no room. [neigh_event_ns()]
 cdef bint neigh_event_ns(net *n, net_device *dev, u32 addr, const u8 *lladdr) noexcept nogil
 cdef bint neigh_update(net *n, net_device *dev, u32 addr, const u8 *lladdr, u32 state, u32 flags,

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 from netstack._abi cimport get_be32, likely, put_be16, spin_lock, spin_unlock, u8, u32, u64
 from netstack._counters cimport (
     SKB_DROP_REASON_NEIGH_CREATEFAIL, SKB_DROP_REASON_NEIGH_FAILED, SKB_DROP_REASON_NEIGH_QUEUEFULL,
-    SKB_DROP_REASON_QUEUE_PURGE,
+    SKB_DROP_REASON_NOMEM, SKB_DROP_REASON_QUEUE_PURGE, SKB_FORWARDED,
 )
 from netstack._net cimport (
     ETH_ALEN, ETH_HLEN, SLOT_PROCESS, neigh_base_reachable_time_ms, neigh_delay_first_probe_time, neigh_gc_thresh2,
@@ -22,9 +22,11 @@ from netstack._net cimport (
     net_device, net_now, sysctl_get,
 )
 from netstack._skb cimport (
-    dequeue, dev_queue_xmit, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_push, skb_set_slot,
+    dequeue, dev_queue_xmit, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_end, skb_push,
+    skb_set_slot,
 )
 from netstack.proto._inet cimport ETH_P_IP, IP_SADDR
+from netstack.proto._ip_alloc cimport ip_copy
 
 cdef enum:
     GC_PAUSE = 100_000_000         # ns after a collection that found nothing: a flood must not cost a sweep a frame
@@ -105,6 +107,21 @@ cdef neighbour *neigh_create(net *n, neigh_table *t, u32 addr, net_device *dev, 
     return neigh
 
 
+cdef sk_buff *neigh_own(net *n, sk_buff *skb) noexcept nogil:
+    """Copy a packet that is passed on: no address that is silent may keep buffers which the CPU receives into."""
+    cdef sk_buff *copy
+    if skb.pool == n.pool:
+        return skb
+    copy = ip_copy(n, skb, 0, skb.len)
+    if copy == NULL:
+        kfree_skb_reason(skb, SKB_DROP_REASON_NOMEM)
+        return NULL
+    if skb.owner == NULL:
+        copy.id, copy.frames, skb.frames = skb.id, skb.frames, 0
+    skb_end(skb, SKB_FORWARDED)
+    return copy
+
+
 cdef void neigh_enqueue(net *n, neighbour *neigh, sk_buff *skb, sk_buff_head *dead) noexcept nogil:
     """Let a packet wait for the answer; the oldest make room. [__neigh_event_send()]"""
     cdef u64 limit = sysctl_get(n, neigh_unres_qlen_bytes)
@@ -151,6 +168,50 @@ cdef int neigh_output(net *n, net_device *dev, u32 nexthop, sk_buff *skb) noexce
     return neigh_resolve_output(n, t, neigh, dev, nexthop, skb)
 
 
+cdef (bint, bint) neigh_is_used(net *n, neigh_table *t, neighbour *neigh, u64 now) noexcept nogil:
+    """Begin to ask for an entry that is wanted, or have it checked: (a request must leave, a timer was armed)."""
+    neigh.used = now
+    if neigh.nud_state in (NUD_NONE, NUD_FAILED):
+        if sysctl_get(n, neigh_mcast_solicit) == 0:
+            neigh.nud_state = NUD_FAILED
+            return False, False
+        # The first request leaves at once; it counts as one of mcast_solicit.
+        neigh.probes = <u32>sysctl_get(n, neigh_ucast_solicit) + 1
+        neigh.nud_state = NUD_INCOMPLETE
+        neigh.updated = now
+        neigh_set_timer(n, t, neigh, now + max(sysctl_get(n, neigh_retrans_time_ms), 10) * NS_PER_MS)
+        return True, True
+    if neigh.nud_state == NUD_STALE:
+        neigh.nud_state = NUD_DELAY
+        neigh.updated = now
+        neigh_set_timer(n, t, neigh, now + sysctl_get(n, neigh_delay_first_probe_time) * NS_PER_S)
+        return False, True
+    return False, False
+
+
+cdef void neigh_event_send(net *n, net_device *dev, u32 addr) noexcept nogil:
+    """Ask for a neighbour although no packet waits for it. [neigh_event_send()]"""
+    cdef neigh_table *t = <neigh_table *>n.neigh
+    cdef u64 now = net_now(n)
+    cdef sk_buff_head purged
+    cdef neighbour *neigh
+    cdef bint armed = False
+    cdef bint ask = False
+    queue_init(&purged)
+    spin_lock(&t.lock)
+    neigh = neigh_find(t, addr, dev)
+    if neigh == NULL:
+        neigh = neigh_create(n, t, addr, dev, now, &purged)
+    if neigh != NULL:
+        ask, armed = neigh_is_used(n, t, neigh, now)
+    spin_unlock(&t.lock)
+    drop_list(&purged, SKB_DROP_REASON_QUEUE_PURGE)
+    if ask:
+        t.solicit(n, dev, addr, 0, NULL)
+    if armed:
+        kick(n)
+
+
 cdef int neigh_resolve_output(net *n, neigh_table *t, neighbour *neigh, net_device *dev, u32 nexthop,
                               sk_buff *skb) noexcept nogil:
     """Send at a known address and have it checked, or start to ask and let the packet wait. Lets the lock go."""
@@ -170,26 +231,15 @@ cdef int neigh_resolve_output(net *n, neigh_table *t, neighbour *neigh, net_devi
         spin_unlock(&t.lock)
         kfree_skb_reason(skb, SKB_DROP_REASON_NEIGH_CREATEFAIL)
         return -ENOBUFS
-    neigh.used = now
-    if neigh.nud_state in (NUD_NONE, NUD_FAILED):
-        if sysctl_get(n, neigh_mcast_solicit) == 0:
-            neigh.nud_state = NUD_FAILED
-            spin_unlock(&t.lock)
-            kfree_skb_reason(skb, SKB_DROP_REASON_NEIGH_FAILED)
-            return 0
-        # The first request leaves at once; it counts as one of mcast_solicit.
-        neigh.probes = <u32>sysctl_get(n, neigh_ucast_solicit) + 1
-        neigh.nud_state = NUD_INCOMPLETE
-        neigh.updated = now
-        neigh_set_timer(n, t, neigh, now + max(sysctl_get(n, neigh_retrans_time_ms), 10) * NS_PER_MS)
-        armed = ask = True
-    elif neigh.nud_state == NUD_STALE:
-        neigh.nud_state = NUD_DELAY
-        neigh.updated = now
-        neigh_set_timer(n, t, neigh, now + sysctl_get(n, neigh_delay_first_probe_time) * NS_PER_S)
-        armed = True
+    ask, armed = neigh_is_used(n, t, neigh, now)
+    if neigh.nud_state == NUD_FAILED:
+        spin_unlock(&t.lock)
+        kfree_skb_reason(skb, SKB_DROP_REASON_NEIGH_FAILED)
+        return 0
     if neigh.nud_state == NUD_INCOMPLETE:
-        neigh_enqueue(n, neigh, skb, &dead)
+        skb = neigh_own(n, skb)
+        if skb != NULL:
+            neigh_enqueue(n, neigh, skb, &dead)
         queued = True
     else:
         memcpy(hh, neigh.hh, sizeof(hh))

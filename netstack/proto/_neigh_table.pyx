@@ -20,7 +20,8 @@ from netstack._skb cimport dequeue, queue_init, sk_buff, sk_buff_head, skb_wrap
 from netstack.proto._inet cimport IP_SADDR
 from netstack.proto._neigh cimport (
     NEIGH_MAX, NEIGH_UPDATE_F_ADMIN, NEIGH_UPDATE_F_OVERRIDE, NS_PER_S, NUD_FAILED, NUD_IN_TIMER,
-    NUD_PERMANENT, NUD_PROBE, NUD_VALID, drop_list, neigh_event_ns, neigh_find, neigh_set_timer, neigh_table,
+    NUD_PERMANENT, NUD_PROBE, NUD_VALID, drop_list, neigh_event_ns, neigh_event_send, neigh_find,
+    neigh_set_timer, neigh_table,
     neigh_unlink, neigh_update, neighbour, reachable_time,
 )
 
@@ -167,6 +168,24 @@ cdef class NeighTable:
         self.t.next_timer = 0
         spin_unlock(&self.t.lock)
         drop_list(&dead, SKB_DROP_REASON_QUEUE_PURGE)
+
+    def event_send(self, u32 ifindex, u32 address):
+        """Ask for a neighbour, without a packet that waits for the answer. [neigh_event_send()]"""
+        neigh_event_send(self.n, self.device(ifindex), address)
+
+    def frames(self):
+        """Frames off the wire that wait here for an answer: packets that are passed on."""
+        cdef u64 total = 0
+        cdef sk_buff *skb
+        cdef u32 i
+        spin_lock(&self.t.lock)
+        for i in range(self.t.fresh):
+            skb = self.t.base[i].arp_queue.first if self.t.base[i].dev != NULL else NULL
+            while skb != NULL:
+                total += skb.frames
+                skb = skb.next
+        spin_unlock(&self.t.lock)
+        return total
 
     def queued(self, u32 ifindex, u32 address):
         """Say how many packets wait for a neighbour."""

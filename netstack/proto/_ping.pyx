@@ -291,7 +291,7 @@ def rcv(Net n not None, SkBuff skb not None):
 
 
 def err(Net n not None, SkBuff skb not None, bytes quoted not None, u32 kind, u32 code, u32 info):
-    """Tell the socket whose echo request is quoted what became of it. [ping_err()]"""
+    """Tell the socket whose echo request is quoted what became of it; False: there is none. [ping_err()]"""
     cdef udp_table *sockets = <udp_table *>n.ptr.udp
     cdef const u8 *iph = <const u8 *><const char *>quoted
     cdef u32 ihl = ip_ihl(iph)
@@ -300,11 +300,11 @@ def err(Net n not None, SkBuff skb not None, bytes quoted not None, u32 kind, u3
     cdef bint hard
     cdef sock *sk
     if <u32>len(quoted) < ihl + ICMP_HLEN:
-        return
+        return False
     if iph[ihl] == ICMP_ECHOREPLY and kind == ICMP_DEST_UNREACH and code == ICMP_FRAG_NEEDED:
         ip_rt_update_pmtu(n.ptr, ip_daddr(iph), info)
     if iph[ihl] != ICMP_ECHO or iph[ihl + 1] != 0:
-        return
+        return False
     error.skb, error.type, error.code, error.info = skb.peek(), kind, code, info
     error.quoted, error.size = iph, <u32>len(quoted)
     spin_lock(&sockets.lock)
@@ -318,3 +318,4 @@ def err(Net n not None, SkBuff skb not None, bytes quoted not None, u32 kind, u3
         if number and not (number == EMSGSIZE and not hard):
             sock_icmp_error(sk, &error, number, hard, 0, ihl)
     spin_unlock(&sockets.lock)
+    return sk != NULL

@@ -240,22 +240,25 @@ def local_deliver(Net n not None, SkBuff skb not None):
 
 
 def err(Net n not None, SkBuff skb not None, bytes quoted not None, u32 kind, u32 code, u32 info):
-    """Tell the raw sockets of the quoted packet's protocol. [raw_icmp_error()]"""
+    """Tell the raw sockets of the quoted packet's protocol; False: there are none. [raw_icmp_error()]"""
     cdef raw_table *table = <raw_table *>n.ptr.raw
     cdef udp_table *sockets = <udp_table *>n.ptr.udp
     cdef icmp_error error
     cdef const u8 *iph = <const u8 *><const char *>quoted
     cdef sock *sk
     cdef u32 dif
+    cdef bint found = False
     error.skb, error.type, error.code, error.info = skb.peek(), kind, code, info
     error.quoted, error.size = iph, <u32>len(quoted)
     if table.head[iph[IP_PROTO]] == NULL:
-        return
+        return False
     dif = error.skb.dev.ifindex if error.skb.dev != NULL else 0
     spin_lock(&sockets.lock)
     sk = table.head[iph[IP_PROTO]]
     while sk != NULL:
         if sk.num == iph[IP_PROTO] and raw_v4_match(sk, ip_daddr(iph), ip_saddr(iph), dif):
             raw_err(sk, &error)
+            found = True
         sk = sk.next
     spin_unlock(&sockets.lock)
+    return found

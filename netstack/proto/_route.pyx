@@ -7,55 +7,32 @@ Context  any; no GIL; never allocates, never raises
 Kernel   ip_route_input_slow(), ip_route_output_key_hash_rcu(), net/ipv4/route.c;
          fib_validate_source(), net/ipv4/fib_frontend.c
 
-The table is a hash over (prefix, length), asked from the longest length that exists to the shortest, so its cost does
-not grow with the number of routes. It is never changed: route.py builds a new one and publishes it.
+The table (_fib_table.pyx) is asked from the longest prefix length that exists to the shortest, so a look-up costs the
+same however many routes there are. What a CPU has found for a pair of addresses it remembers, until anything changes.
 """
 
-cimport cython
 from libc.errno cimport EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
-    cpu_relax, fetch_add32, load_acquire32, load_acquire_ptr, store_release32, store_release_ptr,
-    u16, u32, u64, unlikely,
+    fetch_add32, likely, load_acquire32, load_acquire64, load_acquire_ptr, load_relaxed64, store_release32, u16, u32,
+    u64, unlikely,
 )
 from netstack._counters cimport (
     SKB_DROP_REASON_INVALID_PROTO, SKB_DROP_REASON_IP_INVALID_DEST, SKB_DROP_REASON_IP_INVALID_SOURCE,
     SKB_DROP_REASON_IP_LOCAL_SOURCE, SKB_DROP_REASON_IP_LOCALNET, SKB_DROP_REASON_IP_RPFILTER, SKB_NOT_DROPPED_YET,
 )
 from netstack._net cimport (
-    IFF_LOOPBACK, MAX_ADDRS, Net, ip_forward, net, net_device, rp_filter, sysctl_get,
+    CNF_ACCEPT_LOCAL, CNF_RP_FILTER, CNF_SEND_REDIRECTS, CNF_SHARED_MEDIA, IFF_LOOPBACK, in_dev_forward, in_dev_maxconf,
+    in_dev_orconf, ip_forward_use_pmtu, net, net_device, net_now, sysctl_get,
 )
+from netstack.proto._fib_table cimport fib_entry, fib_find, fib_table, prefix_mask
 from netstack.proto._inet cimport (
     ETH_P_IP, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
-    RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, ipv4_is_lbcast, ipv4_is_loopback, ipv4_is_multicast,
-    ipv4_is_zeronet,
+    RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, ipv4_is_lbcast, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet,
 )
-
-from netstack.errors import InternalError
 
 cdef enum:
     ALLHOSTS_GROUP = 0xE0000001     # 224.0.0.1: every host is a member (RFC 1112 section 4)
-
-
-cdef inline u32 prefix_mask(u32 length) noexcept nogil:
-    return <u32>(<u64>0xFFFFFFFF << (32 - length))
-
-cdef inline u32 fib_hash(u32 prefix, u32 length) noexcept nogil:
-    return (prefix * <u32>0x9E3779B1 ^ length * <u32>0x85EBCA6B) * <u32>0xC2B2AE35 >> 7
-
-cdef inline const fib_entry *fib_find(const fib_table *table, u32 prefix, u32 length) noexcept nogil:
-    """Find the route with exactly this prefix, or NULL."""
-    cdef u32 place = fib_hash(prefix, length) & table.mask
-    cdef const fib_entry *entry
-    while True:
-        entry = &table.hash[place]
-        if entry.type == RTN_UNSPEC:
-            return NULL
-        if entry.prefix == prefix and entry.prefixlen == length:
-            return entry
-        place = (place + 1) & table.mask
 
 
 cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil:
@@ -64,9 +41,9 @@ cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil:
     The entry lives until the next change of the table: use it as a CPU, under the GIL, or between ``fib_enter`` and
     ``fib_leave``.
     """
-    cdef const fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
+    cdef fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
     cdef const fib_entry *entry
-    cdef u64 lengths = table.lengths
+    cdef u64 lengths = load_acquire64(&table.lengths)
     cdef int length = 32
     while lengths:
         if lengths >> length & 1:
@@ -80,7 +57,7 @@ cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil:
 
 cdef bint inet_addr_is_local(net *n, u32 addr) noexcept nogil:
     """Is it an address of ours? [inet_lookup_ifaddr_rcu()]"""
-    cdef const fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
+    cdef fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
     cdef const fib_entry *entry = fib_find(table, addr, 32)
     return entry != NULL and entry.type == RTN_LOCAL
 
@@ -107,22 +84,42 @@ cdef u32 inet_select_addr(net_device *dev, u32 dst) noexcept nogil:
 
 # ---- input
 
-cdef u32 fib_validate_source(net *n, u32 saddr, net_device *dev) noexcept nogil:
-    """Check that ``saddr`` may come in through ``dev``; a drop reason, or 0."""
-    cdef u64 rpf = sysctl_get(n, rp_filter)
+cdef bint inet_addr_onlink(net_device *dev, u32 a, u32 b) noexcept nogil:
+    """Are both in one subnet of the device? ``b`` 0: any. [inet_addr_onlink()]"""
+    cdef u32 i
+    for i in range(dev.nr_addrs):
+        if (dev.addr[i].local ^ a) & dev.addr[i].mask == 0:
+            if b == 0 or (dev.addr[i].local ^ b) & dev.addr[i].mask == 0:
+                return True
+    return False
+
+
+cdef u32 fib_validate_source(net *n, u32 saddr, net_device *dev, const net_device *out, bint *on_link) noexcept nogil:
+    """Check that ``saddr`` may come in through ``dev`` and go on through ``out`` (NULL: it is for us).
+
+    A drop reason, or 0; ``on_link`` says then that the sender is no farther than the next hop.
+    """
+    cdef u32 rpf = in_dev_maxconf(dev, CNF_RP_FILTER)
+    cdef u32 last_resort = SKB_DROP_REASON_IP_RPFILTER if rpf else SKB_NOT_DROPPED_YET
     cdef const fib_entry *entry
-    if not rpf:
-        return SKB_DROP_REASON_IP_LOCAL_SOURCE if inet_addr_is_local(n, saddr) else SKB_NOT_DROPPED_YET
-    entry = fib_lookup(n, saddr)
-    if entry == NULL:
-        return SKB_DROP_REASON_IP_RPFILTER
-    if entry.type == RTN_LOCAL:
+    on_link[0] = False
+    if not rpf and (dev != out or not in_dev_orconf(dev, CNF_SEND_REDIRECTS)):
+        if in_dev_orconf(dev, CNF_ACCEPT_LOCAL) or not inet_addr_is_local(n, saddr):
+            return SKB_NOT_DROPPED_YET
         return SKB_DROP_REASON_IP_LOCAL_SOURCE
-    if entry.type != RTN_UNICAST:
+    entry = fib_lookup(n, saddr)
+    if entry == NULL or entry.type in (RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+        return last_resort
+    if entry.type == RTN_LOCAL and not in_dev_orconf(dev, CNF_ACCEPT_LOCAL):
+        return SKB_DROP_REASON_IP_LOCAL_SOURCE
+    if entry.type != RTN_UNICAST and entry.type != RTN_LOCAL:
         return SKB_DROP_REASON_IP_INVALID_SOURCE
-    if entry.dev != dev and rpf == 1:
-        return SKB_DROP_REASON_IP_RPFILTER
-    return SKB_NOT_DROPPED_YET
+    if entry.dev == dev:
+        on_link[0] = entry.gateway == 0
+        return SKB_NOT_DROPPED_YET
+    if dev.nr_addrs == 0:
+        return last_resort
+    return SKB_DROP_REASON_IP_RPFILTER if rpf == 1 else SKB_NOT_DROPPED_YET
 
 
 cdef inline void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 gateway, u32 flags,
@@ -135,12 +132,61 @@ cdef inline void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 g
     rt.mtu = dev.mtu
     rt.type = rtype
     rt.mtu_locked = False
+    rt.redirect = False
+    rt.learned = False
     rt.error = 0
+
+
+cdef void rt_use_exceptions(net *n, rtable *rt, bint pmtu) noexcept nogil:
+    """Take what was learned for the destination, as long as it is fresh: router and MTU. [find_exception()]
+
+    Who forwards heeds the MTU only if it is locked, or ``pmtu`` says so. [ip_dst_mtu_maybe_forward()]
+    """
+    cdef fib *table = <fib *>n.fib
+    cdef fib_nh_exception *path = pmtu_of(table, rt.daddr)
+    cdef fib_redirect *said = redirect_of(table, rt.daddr)
+    cdef u64 key = load_relaxed64(&path.key)
+    cdef u32 seq = load_acquire32(&said.seq)
+    cdef u32 new_gw = said.new_gw
+    if <u32>(key >> 32) == rt.daddr and net_now(n) < load_relaxed64(&path.expires):
+        rt.learned = True
+        rt.mtu_locked = key >> 31 & 1
+        if pmtu or rt.mtu_locked:
+            rt.mtu = min(rt.mtu, <u32>key & 0x7FFFFFFF)
+    if (new_gw and not seq & 1 and said.daddr == rt.daddr and said.old_gw == rt.gateway
+            and said.ifindex == rt.dev.ifindex and net_now(n) < said.expires and load_acquire32(&said.seq) == seq):
+        rt.learned = True
+        rt.gateway = new_gw
+
+
+cdef inline fib_redirect *redirect_of(fib *table, u32 daddr) noexcept nogil:
+    return &table.redirect[(daddr * <u32>0x9E3779B1) >> 22]
+
+
+cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_device *dev, u64 seconds) noexcept nogil:
+    """Remember that packets to ``daddr`` go to ``new_gw``. Another destination in its place is forgotten."""
+    cdef fib *table = <fib *>n.fib
+    cdef fib_redirect *said = redirect_of(table, daddr)
+    fetch_add32(&said.seq, 1)
+    said.daddr = daddr
+    said.old_gw = old_gw
+    said.new_gw = new_gw
+    said.ifindex = dev.ifindex
+    said.expires = net_now(n) + seconds * <u64>1_000_000_000
+    fetch_add32(&said.seq, 1)
+    store_release32(&table.nr_exceptions, 1)
+    rt_cache_flush(n)
+
+
+cdef void rt_cache_flush(net *n) noexcept nogil:
+    """Let nobody use what he remembers of routes. [rt_cache_flush()]"""
+    fetch_add32(&(<fib *>n.fib).generation, 1)
 
 
 cdef u32 ip_route_input_mc(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil:
     """Take in what goes to a group that we are a member of."""
     cdef u32 reason
+    cdef bint on_link
     if daddr != ALLHOSTS_GROUP:
         return SKB_DROP_REASON_IP_INVALID_DEST
     if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr):
@@ -150,7 +196,7 @@ cdef u32 ip_route_input_mc(net *n, u32 daddr, u32 saddr, net_device *dev, u16 pr
     if ipv4_is_loopback(saddr):
         return SKB_DROP_REASON_IP_LOCALNET
     if not ipv4_is_zeronet(saddr):
-        reason = fib_validate_source(n, saddr, dev)
+        reason = fib_validate_source(n, saddr, dev, NULL, &on_link)
         if reason:
             return reason
     rt_set(rt, dev, daddr, daddr, daddr, RTCF_MULTICAST | RTCF_LOCAL, RTN_MULTICAST)
@@ -159,13 +205,30 @@ cdef u32 ip_route_input_mc(net *n, u32 daddr, u32 saddr, net_device *dev, u16 pr
 
 cdef u32 brd_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil:
     cdef u32 reason
+    cdef bint on_link
     if protocol != ETH_P_IP:
         return SKB_DROP_REASON_INVALID_PROTO
     if not ipv4_is_zeronet(saddr):
-        reason = fib_validate_source(n, saddr, dev)
+        reason = fib_validate_source(n, saddr, dev, NULL, &on_link)
         if reason:
             return reason
     rt_set(rt, dev, daddr, daddr, daddr, RTCF_BROADCAST | RTCF_LOCAL, RTN_BROADCAST)
+    return SKB_NOT_DROPPED_YET
+
+
+cdef u32 ip_mkroute_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, const fib_entry *entry,
+                          rtable *rt) noexcept nogil:
+    """Let a packet go on through the device of a route. [__mkroute_input()]"""
+    cdef bint on_link
+    cdef u32 reason = fib_validate_source(n, saddr, dev, entry.dev, &on_link)
+    if reason:
+        return reason
+    rt_set(rt, entry.dev, daddr, entry.prefsrc, entry.gateway if entry.gateway else daddr, 0, RTN_UNICAST)
+    if entry.dev == dev and on_link and protocol == ETH_P_IP and in_dev_orconf(dev, CNF_SEND_REDIRECTS):
+        rt.redirect = (in_dev_orconf(dev, CNF_SHARED_MEDIA) != 0
+                       or inet_addr_onlink(dev, saddr, entry.gateway))
+    if unlikely(load_acquire32(&(<fib *>n.fib).nr_exceptions) != 0):
+        rt_use_exceptions(n, rt, sysctl_get(n, ip_forward_use_pmtu) != 0)
     return SKB_NOT_DROPPED_YET
 
 
@@ -173,26 +236,21 @@ cdef u32 ip_route_input_slow(net *n, u32 daddr, u32 saddr, net_device *dev, u16 
                              const fib_entry *entry, rtable *rt) noexcept nogil:
     """Decide by the table, once the martians are out."""
     cdef u32 reason
-    cdef bint forward = sysctl_get(n, ip_forward) != 0
+    cdef bint on_link
     if entry != NULL and entry.type == RTN_BROADCAST:
         return brd_input(n, daddr, saddr, dev, protocol, rt)
     if entry != NULL and entry.type == RTN_LOCAL:
-        reason = fib_validate_source(n, saddr, dev)
+        reason = fib_validate_source(n, saddr, dev, NULL, &on_link)
         if reason == SKB_NOT_DROPPED_YET:
             rt_set(rt, dev, daddr, daddr, daddr, RTCF_LOCAL, RTN_LOCAL)
         return reason
+    if in_dev_forward(dev) and entry != NULL and entry.type == RTN_UNICAST:
+        return ip_mkroute_input(n, daddr, saddr, dev, protocol, entry, rt)
     rt_set(rt, dev, daddr, 0, daddr, 0, RTN_UNREACHABLE)
-    if not forward:
+    if not in_dev_forward(dev):
         rt.error = EHOSTUNREACH
-    elif entry == NULL:
-        rt.error = ENETUNREACH
-    elif entry.type != RTN_UNICAST:
-        rt.error = route_error(entry.type)
     else:
-        reason = fib_validate_source(n, saddr, dev)
-        if reason:
-            return reason
-        rt_set(rt, entry.dev, daddr, entry.prefsrc, entry.gateway if entry.gateway else daddr, 0, RTN_UNICAST)
+        rt.error = ENETUNREACH if entry == NULL else route_error(entry.type)
     return SKB_NOT_DROPPED_YET
 
 
@@ -220,7 +278,6 @@ cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 proto
 cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_device *dev) noexcept nogil:
     """Look a packet up; True, and remembered, when it is for an address of ours."""
     cdef u32 generation = load_acquire32(&(<fib *>n.fib).generation)
-    cdef u32 rpf = <u32>sysctl_get(n, rp_filter)
     cdef rtable rt
     if ip_route_input(n, daddr, saddr, dev, ETH_P_IP, &rt) or rt.type != RTN_LOCAL:
         return False
@@ -228,7 +285,23 @@ cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_
     hint.saddr = saddr
     hint.daddr = daddr
     hint.generation = generation
-    hint.rp_filter = rpf
+    return True
+
+
+cdef bint ip_route_forward(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *dev, rtable *rt) noexcept nogil:
+    cdef fib *table = <fib *>n.fib
+    cdef u32 generation = load_acquire32(&table.generation)
+    cdef fib_forward *hint = &table.forward[cpu][(saddr ^ saddr >> 8 ^ daddr) % FIB_HINTS]
+    if likely(hint.saddr == saddr and hint.daddr == daddr and hint.dev == dev and hint.generation == generation
+              and hint.out != NULL):
+        rt_set(rt, hint.out, daddr, 0, hint.gateway, 0, RTN_UNICAST)
+        rt.mtu = hint.mtu
+        return True
+    if ip_route_input(n, daddr, saddr, dev, ETH_P_IP, rt) or rt.type != RTN_UNICAST or rt.redirect:
+        return False
+    if not rt.learned:
+        hint.dev, hint.out, hint.saddr, hint.daddr = dev, rt.dev, saddr, daddr
+        hint.gateway, hint.mtu, hint.generation = rt.gateway, rt.mtu, generation
     return True
 
 
@@ -304,142 +377,6 @@ cdef int ip_route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogi
     fetch_add32(&table.readers, 1)
     err = route_output(n, daddr, saddr, rt)
     fetch_add32(&table.readers, <u32>-1)
-    if unlikely(load_acquire32(&table.nr_pmtu) != 0) and err == 0 and rt.type == RTN_UNICAST:
-        rt_use_pmtu(n, table, rt)
+    if unlikely(load_acquire32(&table.nr_exceptions) != 0) and err == 0 and rt.type == RTN_UNICAST:
+        rt_use_exceptions(n, rt, True)
     return err
-
-
-# ---- set-up
-
-cdef fib_table *fib_table_create(u32 count) noexcept:
-    """Make an empty table with room for ``count`` routes at half load, or NULL."""
-    cdef u32 places = 8
-    cdef fib_table *table
-    while places < 2 * count:
-        places *= 2
-    table = <fib_table *>calloc(1, sizeof(fib_table) + places * sizeof(fib_entry))
-    if table != NULL:
-        table.mask = places - 1
-    return table
-
-
-cdef void fib_insert(fib_table *table, const fib_entry *entry) noexcept:
-    """Put a route in, unless there is one with the same prefix: the first wins."""
-    cdef u32 place = fib_hash(entry.prefix, entry.prefixlen) & table.mask
-    if fib_find(table, entry.prefix, entry.prefixlen) != NULL:
-        return
-    while table.hash[place].type != RTN_UNSPEC:
-        place = (place + 1) & table.mask
-    memcpy(&table.hash[place], entry, sizeof(fib_entry))
-    table.lengths |= <u64>1 << entry.prefixlen
-    table.count += 1
-
-
-@cython.final
-@cython.no_gc_clear
-cdef class Fib:
-    """The routing table of a host as the data path reads it. Owns ``net.fib``; keep it as long as packets move."""
-    cdef net *n
-    cdef Net net_object
-    cdef fib table
-
-    def __cinit__(self, Net n not None):
-        self.net_object = n
-        self.n = n.ptr
-        if self.n.fib != NULL:
-            raise InternalError("the host has a routing table already")
-        self.table.table = fib_table_create(0)
-        if self.table.table == NULL:
-            raise MemoryError
-        self.n.fib = &self.table
-
-    def __dealloc__(self):
-        if self.n != NULL and self.n.fib == &self.table:
-            self.n.fib = NULL
-        free(self.table.table)
-
-    cdef net_device *device(self, u32 ifindex) except NULL:
-        if not 0 < ifindex <= self.n.nr_devices or self.n.devices[ifindex - 1] == NULL:
-            raise InternalError(f"no device has index {ifindex}")
-        return self.n.devices[ifindex - 1]
-
-    cdef net_device *loopback(self) noexcept:
-        cdef u32 i
-        for i in range(self.n.nr_devices):
-            if self.n.devices[i] != NULL and self.n.devices[i].flags & IFF_LOOPBACK:
-                return self.n.devices[i]
-        return NULL
-
-    def publish(self, routes):
-        """Replace the table by ``routes``: (prefix, prefixlen, RTN_* type, ifindex, gateway, prefsrc) each.
-
-        Of two with one prefix the first counts. Returns when nobody reads the old table any more.
-        """
-        cdef fib_table *new
-        cdef fib_table *old = self.table.table
-        cdef fib_entry entry
-        cdef list rows = list(routes)
-        new = fib_table_create(<u32>len(rows))
-        if new == NULL:
-            raise MemoryError
-        memset(&entry, 0, sizeof(entry))
-        try:
-            for prefix, prefixlen, rtype, ifindex, gateway, prefsrc in rows:
-                entry.prefix, entry.prefixlen, entry.type = prefix, prefixlen, rtype
-                entry.gateway, entry.prefsrc = gateway, prefsrc
-                entry.dev = self.device(ifindex)
-                fib_insert(new, &entry)
-        except BaseException:
-            free(new)
-            raise
-        self.table.lo = self.loopback()
-        store_release_ptr(<void **>&self.table.table, new)
-        store_release32(&self.table.generation, self.table.generation + 1)
-        with nogil:
-            if self.n.synchronize != NULL:
-                self.n.synchronize(self.n)
-            while load_acquire32(&self.table.readers):
-                cpu_relax()
-        free(old)
-
-    def set_addresses(self, u32 ifindex, addresses):
-        """Give a device its addresses: (local, mask) each."""
-        cdef net_device *dev = self.device(ifindex)
-        cdef u32 count = 0
-        if len(addresses) > MAX_ADDRS:
-            raise ValueError(f"{len(addresses)} addresses: a device has room for {MAX_ADDRS}")
-        for local, mask in addresses:
-            dev.addr[count].local, dev.addr[count].mask = local, mask
-            count += 1
-        dev.nr_addrs = count
-
-    def route_output(self, u32 daddr, u32 saddr=0):
-        """Look a destination up as a sender does: (errno, daddr, saddr, gateway, flags, mtu, type, ifindex)."""
-        cdef rtable rt
-        cdef int err = ip_route_output(self.n, daddr, saddr, &rt)
-        if err:
-            return -err, daddr, saddr, 0, 0, 0, RTN_UNREACHABLE, 0
-        return 0, rt.daddr, rt.saddr, rt.gateway, rt.flags, rt.mtu, rt.type, rt.dev.ifindex
-
-    def route_input(self, u32 daddr, u32 saddr, u32 ifindex, u16 protocol=ETH_P_IP):
-        """Look a received packet up: (drop reason, errno, saddr, gateway, flags, mtu, type, ifindex out)."""
-        cdef rtable rt
-        cdef u32 reason
-        fetch_add32(&self.table.readers, 1)
-        reason = ip_route_input(self.n, daddr, saddr, self.device(ifindex), protocol, &rt)
-        fetch_add32(&self.table.readers, <u32>-1)
-        if reason:
-            return reason, 0, 0, 0, 0, 0, RTN_UNREACHABLE, 0
-        return 0, rt.error, rt.saddr, rt.gateway, rt.flags, rt.mtu, rt.type, rt.dev.ifindex
-
-    def address_type(self, u32 address):
-        """Give the RTN_* kind of an address, as seen from here."""
-        cdef u32 rtype
-        fetch_add32(&self.table.readers, 1)
-        rtype = inet_addr_type(self.n, address)
-        fetch_add32(&self.table.readers, <u32>-1)
-        return rtype
-
-    def select_address(self, u32 ifindex, u32 dst):
-        """Choose one of the device's own addresses to speak to ``dst`` with; 0 for none."""
-        return inet_select_addr(self.device(ifindex), dst)

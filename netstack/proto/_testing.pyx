@@ -14,13 +14,14 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from netstack._abi cimport get_be16, u8, u16, u32
+from netstack._counters cimport SKB_FORWARDED
 from netstack._net cimport (
     ETH_ALEN, ETH_HLEN, IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, SLOT_CPU0, Net, net,
     net_device, net_device_ops,
 )
 from netstack._skb cimport (
-    PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST, SKB_CLASSES, consume_skb, new_frame_id,
-    queue_tail, dequeue, sk_buff, sk_buff_head, skb_alloc, skb_class_for, skb_copy_bits, skb_pool,
+    PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST, SKB_CLASSES, new_frame_id,
+    queue_tail, dequeue, sk_buff, sk_buff_head, skb_alloc, skb_class_for, skb_copy_bits, skb_end, skb_pool,
     skb_pool_create, skb_pull, skb_set_slot, skb_wrap,
 )
 from netstack.proto._arp cimport arp_rcv_fast
@@ -190,7 +191,7 @@ cdef class Bench:
             frame = bytes(skb.len)
             skb_copy_bits(skb, 0, <u8 *><char *>frame, skb.len)
             frames.append(frame)
-            consume_skb(skb)
+            skb_end(skb, SKB_FORWARDED)
 
     def pool_in_use(self):
         """Packets of CPU 0's pool that somebody holds."""

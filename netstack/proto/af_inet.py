@@ -15,7 +15,7 @@ import time
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING, Any, Protocol
 
-from netstack._net import sysctl
+from netstack._net import devconf, devconf_numbers
 from netstack.nf.hooks import Hooks
 from netstack.proto import PROTOCOLS, _frag, _ping, _raw, _udp_prot, net_protocol
 from netstack.proto._arp import arp_init
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 NUD_NAMES = {state.value: name.removeprefix("NUD_") for name, state in nud.__members__.items()}
 NS_PER_MS, MS_PER_DAY = 1_000_000, 86_400_000
+DEVCONF_ALL = devconf_numbers.DEVCONF_ALL
 
 
 class InetHost(Protocol):
@@ -112,15 +113,21 @@ class Inet:
     # ---- devices
 
     def add_device(self, ifindex: int, addresses: Iterable[IPv4Interface | str]) -> None:
-        """Give a device its addresses, and the host the routes that follow."""
+        """Give a device its settings and addresses, and the host the routes that follow."""
+        self.net.devconf_init(ifindex)
         for address in addresses:
             self.routes.add_address(ifindex, address)
         self.routes.addresses.setdefault(ifindex, [])
 
-    @property
-    def forwarding(self) -> bool:
-        """True while the host is a router (net.ipv4.ip_forward)."""
-        return bool(self.net.get(sysctl.ip_forward))
+    def in_dev(self, ifindex: int, which: devconf, *, every: bool = False) -> bool:
+        """Tell whether a setting is on for a device or for all (``every``: and for all). [IN_DEV_ORCONF()]"""
+        own = self.net.get(DEVCONF_ALL + (ifindex + 1 << 8) + which)
+        general = self.net.get(DEVCONF_ALL + which)
+        return bool(own and general if every else own or general)
+
+    def forwards(self, ifindex: int) -> bool:
+        """Tell whether what comes in through a device for others goes on. [IN_DEV_FORWARD()]"""
+        return bool(self.net.get(DEVCONF_ALL + (ifindex + 1 << 8) + devconf.CNF_FORWARDING))
 
     # ---- time
 
@@ -169,13 +176,16 @@ class Inet:
             if route.type in (RTN.UNICAST, RTN.LOCAL, RTN.BROADCAST):
                 row["ifindex"] = route.ifindex
                 row |= {"protocol": "kernel"} if route.is_kernel else {}
-                if not int(route.gateway):
-                    row["scope"] = "host" if route.type == RTN.LOCAL else "link"
+                if route.proto != "boot":
+                    row["protocol"] = route.proto
+                follows = "host" if route.type == RTN.LOCAL else "link"
+                scope = route.scope or ("global" if int(route.gateway) else follows)
+                row |= {"scope": scope} if scope != "global" else {}
             if int(route.prefsrc):
                 row["prefsrc"] = str(route.prefsrc)
             if route.metric:
                 row["metric"] = route.metric
-            rows.append(row | {"flags": []})
+            rows.append(row | {"flags": ["onlink"] if route.onlink else []})
         return rows
 
     def sockets(self) -> list[dict[str, Any]]:
@@ -186,6 +196,7 @@ class Inet:
         """Count the frames off the wire that stand in these layers, by place."""
         places = {
             "nf/queue": sum(_frag.frames(item.skb) for item in self.hooks.queue),
+            "proto/arp": self.neigh.frames(),
             "proto/frag": self.frags.frames(),
             "sock/queue": round(sum(sock.frames for sock in sockets(self.net))),
         }

@@ -38,6 +38,7 @@ NR_ICMP_UNREACH = 15
 # Codes of ICMP_DEST_UNREACH and ICMP_TIME_EXCEEDED.
 ICMP_NET_UNREACH, ICMP_HOST_UNREACH, ICMP_PROT_UNREACH, ICMP_PORT_UNREACH = 0, 1, 2, 3
 ICMP_FRAG_NEEDED, ICMP_PKT_FILTERED = 4, 13
+ICMP_REDIR_HOST = 1  # of ICMP_REDIRECT
 ICMP_EXC_TTL, ICMP_EXC_FRAGTIME = 0, 1
 
 IPPROTO_ICMP, IPPROTO_RAW = 1, 255
@@ -167,7 +168,7 @@ def icmp_unreach(host: InetHost, skb: SkBuff, header: bytes) -> int:
 
 
 def icmp_redirect(host: InetHost, skb: SkBuff, header: bytes) -> int:
-    """Tell the protocol only: a host that does not forward may keep its route (RFC 1122 3.2.2.2)."""
+    """Tell the protocol: whose socket has sent what is quoted says whether the route is his (RFC 1122 3.2.2.2)."""
     if len(skb) < ICMP_HLEN + IP_HLEN:
         host.net.count(mib.IcmpInErrors)
         return skb_drop_reason.SKB_DROP_REASON_PKT_TOO_SMALL
@@ -182,10 +183,19 @@ def icmp_socket_deliver(host: InetHost, skb: SkBuff, info: int) -> None:
     if len(quoted) < (quoted[0] & 15) * 4 + 8 or quoted[9] == IPPROTO_RAW:
         host.net.count(mib.IcmpInErrors)
         return
-    _raw.err(host.net, skb, quoted, message[0], message[1], info)
+    if _raw.err(host.net, skb, quoted, message[0], message[1], info):
+        redirect(host, skb, message, quoted)
     protocol = host.inet.protocols.get(quoted[9])
     if protocol is not None and protocol.err_handler is not None:
         protocol.err_handler(host, skb, message[0], message[1], info, quoted)
+
+
+def redirect(host: InetHost, skb: SkBuff, message: bytes, quoted: bytes) -> None:
+    """Follow a message that is a redirect; it quotes what somebody here has sent. [ipv4_sk_redirect()]"""
+    from netstack.proto.redirect import ip_do_redirect
+
+    if message[0] == ICMP_REDIRECT:
+        ip_do_redirect(host, skb, message, quoted)
 
 
 ICMP_POINTERS: dict[int, Control] = {
@@ -259,5 +269,7 @@ def addresses(packet: bytes) -> tuple[int, int]:
 def icmp_err(
     host: InetHost, skb: SkBuff, type_: int, code: int, info: int, quoted: bytes
 ) -> None:
-    """Tell the ping socket whose echo request an error quotes."""
-    _ping.err(host.net, skb, quoted, type_, code, info)
+    """Tell the ping socket whose echo request an error quotes; an answer of ours is known to nobody."""
+    answer = quoted[(quoted[0] & 15) * 4] == ICMP_ECHOREPLY
+    if _ping.err(host.net, skb, quoted, type_, code, info) or answer:
+        redirect(host, skb, skb.data, quoted)

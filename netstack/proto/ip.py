@@ -24,7 +24,7 @@ from netstack.nf.hooks import (
     NF_INET_POST_ROUTING,
     NF_INET_PRE_ROUTING,
 )
-from netstack.proto import _ip, _ip_output, _raw
+from netstack.proto import _icmp, _ip, _ip_output, _raw
 from netstack.proto.frag import ip_defrag
 from netstack.proto.icmp import (
     ICMP_DEST_UNREACH,
@@ -141,9 +141,9 @@ def ip_error(host: InetHost, skb: SkBuff) -> None:
     if error == ENETUNREACH:
         host.net.count(mib.IpExtInNoRoutes)
         reason, code = reasons.SKB_DROP_REASON_IP_INNOROUTES, ICMP_NET_UNREACH
-    if not host.inet.forwarding:
+    if not host.inet.forwards(skb.ifindex):
         host.net.count(mib.IpInAddrErrors)
-    elif code is not None:
+    elif code is not None and _icmp.error_allow(host.net, saddr):
         icmp_send(host, skb, ICMP_DEST_UNREACH, code, 0)
     skb.drop(reason)
 

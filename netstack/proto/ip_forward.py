@@ -2,25 +2,28 @@
 
 Stage 7 of 8:  device driver irq napi netif nf [proto] sock
 In       routed packets                   proto/ip.py
-Out      the next hop                     proto/_ip_output.pyx
+Out      the next hop                     proto/_ip_forward.pyx
 Context  process
-Kernel   ip_forward(), ip_forward_finish(), net/ipv4/ip_forward.c
+Kernel   ip_forward(), ip_forward_finish(), net/ipv4/ip_forward.c; ip_rt_send_redirect(), net/ipv4/route.c
 
-RFC 1812 section 5.2.1 has the steps: time to live, size, hook, and out.
+RFC 1812 section 5.2.1 has the steps: time to live, size, redirect, hook, and out. The compiled short
+cut (``ip_forward_peek``) takes what needs no answer, by the same steps.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from netstack._counters import mib, skb_drop_reason
-from netstack._gso import gro_split
 from netstack.nf.hooks import NF_HOOK, NF_INET_FORWARD, NF_INET_POST_ROUTING
-from netstack.proto import _ip_output
+from netstack.proto import _icmp, _ip_forward
 from netstack.proto.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_EXC_TTL,
     ICMP_FRAG_NEEDED,
+    ICMP_REDIR_HOST,
+    ICMP_REDIRECT,
     ICMP_TIME_EXCEEDED,
     addresses,
     icmp_send,
@@ -31,19 +34,10 @@ if TYPE_CHECKING:
     from netstack.proto.af_inet import InetHost
 
 PACKET_HOST = 0
-IP_DF = 0x4000
 
 
 def ip_forward(host: InetHost, skb: SkBuff) -> None:
-    """Send on a packet that routing gave a way out. Consumes skb.
-
-    What GRO merged goes on as the frames it was: Linux cuts it at the way out, here it has to
-    be done before a header changes.
-    """
-    if skb.gso_segs:
-        for part in gro_split(skb, host.net):
-            ip_forward(host, part)
-        return
+    """Send on a packet that routing gave a way out. Consumes skb."""
     reasons = skb_drop_reason
     header = skb.data[:20]
     saddr, daddr = addresses(header)
@@ -55,23 +49,34 @@ def ip_forward(host: InetHost, skb: SkBuff) -> None:
         icmp_send(host, skb, ICMP_TIME_EXCEEDED, ICMP_EXC_TTL, 0)
         skb.drop(reasons.SKB_DROP_REASON_IP_INHDR)
         return
-    route = host.inet.routes.ip_route_input(daddr, saddr, skb.ifindex)
-    if len(skb) > route.mtu and int.from_bytes(header[6:8]) & IP_DF:
+    iif = skb.ifindex
+    route = host.inet.routes.ip_route_input(daddr, saddr, iif)
+    host.net.count(mib.IpForwDatagrams)
+    if _ip_forward.exceeds_mtu(skb, route.mtu):
         host.net.count(mib.IpFragFails)
         icmp_send(host, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, route.mtu)
         skb.drop(reasons.SKB_DROP_REASON_PKT_TOO_BIG)
         return
-    iif = skb.ifindex
-    _ip_output.forward_prepare(host.net, skb, route.ifindex, route.gateway)
-    NF_HOOK(host, NF_INET_FORWARD, skb, ip_forward_finish, iif)
+    aged = _ip_forward.prepare(host.net, skb, route.ifindex, route.gateway, route.mtu)
+    if aged is None:
+        return
+    if route.redirect:
+        ip_rt_send_redirect(host, aged, saddr, route.gateway)
+    finish = functools.partial(ip_forward_finish, iif=iif)
+    NF_HOOK(host, NF_INET_FORWARD, aged, finish, iif)
 
 
-def ip_forward_finish(host: InetHost, skb: SkBuff) -> None:
-    """Count it and let it out. Consumes skb."""
-    host.net.count(mib.IpForwDatagrams)
-    NF_HOOK(host, NF_INET_POST_ROUTING, skb, ip_forward_output)
+def ip_rt_send_redirect(host: InetHost, skb: SkBuff, saddr: int, gateway: int) -> None:
+    """Tell the sender to ask the next hop itself, now and then, as long as it may not have heard."""
+    if _icmp.redirect_allow(host.net, saddr):
+        icmp_send(host, skb, ICMP_REDIRECT, ICMP_REDIR_HOST, gateway)
+
+
+def ip_forward_finish(host: InetHost, skb: SkBuff, iif: int) -> None:
+    """Let it pass the last hook. Consumes skb."""
+    NF_HOOK(host, NF_INET_POST_ROUTING, skb, ip_forward_output, iif)
 
 
 def ip_forward_output(host: InetHost, skb: SkBuff) -> None:
-    """Give it to the next hop. Consumes skb; its frame ends as forwarded."""
-    _ip_output.forward(host.net, skb)
+    """Give it to the next hop. Consumes skb; its frame ends as forwarded when it has left."""
+    _ip_forward.output(host.net, skb)

@@ -6,13 +6,15 @@ Out      a table without locks            proto/_route.pyx
 Context  process
 Kernel   fib_add_ifaddr(), fib_table_insert(), net/ipv4/fib_frontend.c, fib_trie.c
 
-The compiled table is never changed: every change here publishes a new one. What is ours (the
-kernel's local table) is asked before what a user added, so it goes first.
+A route that is added costs what it is, however many there are; a change of addresses publishes the
+whole table anew. What is ours (the kernel's local table) goes before what a user added, and of
+several routes to one prefix that with the lowest metric counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -20,12 +22,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.errors import oserror
-from netstack.proto._route import Fib
+from netstack.proto._fib import Fib
 
 if TYPE_CHECKING:
     from netstack._net import Net
 
-EEXIST, ESRCH, ENETUNREACH, EADDRNOTAVAIL = 17, 3, 101, 99
+EEXIST, EINVAL, ESRCH, ENETUNREACH, EADDRNOTAVAIL = 17, 22, 3, 101, 99
 NONE = IPv4Address(0)
 RTCF_BROADCAST, RTCF_MULTICAST, RTCF_LOCAL = 0x10000000, 0x20000000, 0x80000000
 
@@ -53,6 +55,9 @@ class Route:
     prefsrc: IPv4Address = NONE
     metric: int = 0
     is_kernel: bool = False  # follows from an address (proto kernel)
+    onlink: bool = False  # the gateway is on the link, whatever our addresses say
+    proto: str = "boot"  # who made it: a word for people
+    scope: str = ""  # "" for what follows: global with a gateway, link without
 
     def row(self) -> tuple[int, int, int, int, int, int]:
         """Give the row as ``Fib.publish`` takes it."""
@@ -90,6 +95,7 @@ class InputRoute(NamedTuple):
     mtu: int
     type: int
     ifindex: int
+    redirect: bool = False  # the sender could have asked the next hop itself
 
 
 class Routes:
@@ -101,7 +107,10 @@ class Routes:
         self.addresses: dict[int, list[IPv4Interface]] = {}
         self.broadcasts: dict[IPv4Address, IPv4Address] = {}  # shown of an address; brd +
         self.down: set[int] = set()  # devices without routes: link set down
-        self._main: dict[tuple[IPv4Network, int], Route] = {}
+        self._main: dict[IPv4Network, list[Route]] = {}  # what was added, by metric
+        self._derived: dict[IPv4Network, Route] = {}  # what follows from addresses and counts
+        self._pending: set[IPv4Network] | None = None  # prefixes changed in a batch
+        self._good_gateways: set[tuple[IPv4Address, int]] = set()  # on their links, as of now
 
     # ---- addresses
 
@@ -133,8 +142,14 @@ class Routes:
         have[:] = [each for each in have if each not in gone]
         for each in gone:
             self.broadcasts.pop(each.ip, None)
-            self._main = {k: v for k, v in self._main.items() if v.prefsrc != each.ip}
+        ours = {each.ip for each in gone}
+        self._keep(lambda route: route.prefsrc not in ours)
         self._publish()
+
+    def _keep(self, wanted: Callable[[Route], bool]) -> None:
+        """Forget the added routes that are not wanted, without a word to the data path."""
+        kept = {prefix: [*filter(wanted, rows)] for prefix, rows in self._main.items()}
+        self._main = {prefix: rows for prefix, rows in kept.items() if rows}
 
     def is_secondary(self, ifindex: int, address: IPv4Interface) -> bool:
         """Tell whether an earlier address of the device is in the same subnet."""
@@ -148,7 +163,7 @@ class Routes:
         """
         if down:
             self.down.add(ifindex)
-            self._main = {k: v for k, v in self._main.items() if v.ifindex != ifindex}
+            self._keep(lambda route: route.ifindex != ifindex)
         else:
             self.down.discard(ifindex)
         self._publish()
@@ -163,46 +178,124 @@ class Routes:
         """Add a route. [fib_table_insert()]
 
         Of several to one prefix that with the lowest metric is taken. Raises FileExistsError
-        when there is one with this metric, and OSError (ENETUNREACH) when the gateway is not in
-        the subnet of one of our addresses.
+        when there is one with this metric, and OSError (ENETUNREACH) when the gateway is not on
+        a link of ours.
         """
-        if any(
-            route.prefix == r.prefix and route.metric == r.metric for r in self.main_table()
-        ):
-            raise oserror(EEXIST, f"there is a route to {route.prefix}; remove it first")
-        if int(route.gateway) and not self._on_link(route.gateway, route.ifindex):
+        self.add_routes([route])
+
+    def add_routes(self, routes: Iterable[Route]) -> None:
+        """Add many in one step: all, or none when one is refused."""
+        added: list[Route] = []
+        with self.batch():
+            try:
+                for route in routes:
+                    if self.find(route.prefix, route.metric) is not None:
+                        raise oserror(
+                            EEXIST, f"there is a route to {route.prefix}; remove it first"
+                        )
+                    self._check_gateway(route)
+                    self._insert(route)
+                    added.append(route)
+            except BaseException:
+                for route in added:
+                    self._remove(route)
+                raise
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Publish what changes in the block at its end, in one step."""
+        if self._pending is not None:
+            yield
+            return
+        self._pending = set()
+        try:
+            yield
+        finally:
+            changed, self._pending = self._pending, None
+            self._update(changed)
+
+    def remove_route(self, prefix: IPv4Network, metric: int | None = None) -> None:
+        """Remove a route that was added: that of this metric, or the best. [fib_table_delete()]"""
+        rows = [r for r in self._main.get(prefix, ()) if metric in (None, r.metric)]
+        if not rows:
+            raise oserror(ESRCH, f"there is no route to {prefix}")
+        self._remove(rows[0])
+
+    def replace_route(self, old: Route, new: Route) -> None:
+        """Put a route in place of another, at once: no packet finds neither. [NLM_F_REPLACE]"""
+        self._check_gateway(new)
+        with self.batch():
+            self._remove(old)
+            self._insert(new)
+
+    def flush_routes(self, gone: set[Route]) -> None:
+        """Remove all these routes that were added, in one step."""
+        with self.batch():
+            for route in gone:
+                self._remove(route)
+
+    def find(self, prefix: IPv4Network, metric: int) -> Route | None:
+        """Give the route of the main table with this prefix and metric."""
+        for route in self.to(prefix):
+            if route.metric == metric:
+                return route
+        return None
+
+    def to(self, prefix: IPv4Network) -> list[Route]:
+        """Give all routes of the main table to exactly this prefix, best first."""
+        derived = self._derived.get(prefix)
+        follows = [] if derived is None or derived.type != RTN.UNICAST else [derived]
+        return [*follows, *self._main.get(prefix, ())]
+
+    def is_gateway(self, gateway: int, ifindex: int) -> bool:
+        """Tell whether a route goes to this router. [ip_fib_check_default()]"""
+        return any((int(r.gateway), r.ifindex) == (gateway, ifindex) for r in self.main_table())
+
+    def _insert(self, route: Route) -> None:
+        rows = self._main.setdefault(route.prefix, [])
+        rows.append(route)
+        rows.sort(key=lambda each: each.metric)
+        self._update({route.prefix})
+
+    def _remove(self, route: Route) -> None:
+        rows = self._main[route.prefix]
+        rows.remove(route)
+        if not rows:
+            del self._main[route.prefix]
+        self._good_gateways.clear()
+        self._update({route.prefix})
+
+    def _check_gateway(self, route: Route) -> None:
+        """Refuse a router that is ourselves, or on no link. [fib_check_nh()]"""
+        gateway = int(route.gateway)
+        if not gateway or (route.gateway, route.ifindex) in self._good_gateways:
+            return
+        if self.fib.address_type(gateway) != RTN.UNICAST:
+            raise oserror(EINVAL, f"Nexthop has invalid gateway: {route.gateway} is no router")
+        if not route.onlink and route.ifindex not in self.links_to(route.gateway):
             raise oserror(
                 ENETUNREACH,
                 f"gateway {route.gateway} is in no subnet of device {route.ifindex}",
             )
-        self._main[route.prefix, route.metric] = route
-        self._publish()
+        if not route.onlink:
+            self._good_gateways.add((route.gateway, route.ifindex))
 
-    def remove_route(self, prefix: IPv4Network, metric: int | None = None) -> None:
-        """Remove a route that was added: that of this metric, or the best. [fib_table_delete()]"""
-        metrics = [key[1] for key in self._main if key[0] == prefix]
-        if not metrics or (metric is not None and metric not in metrics):
-            raise oserror(ESRCH, f"there is no route to {prefix}")
-        del self._main[prefix, min(metrics) if metric is None else metric]
-        self._publish()
+    def is_good(self, gateway: IPv4Address, ifindex: int) -> bool:
+        """Tell whether a router was found on a link, since anything changed that could alter it."""
+        return (gateway, ifindex) in self._good_gateways
 
-    def replace_route(self, old: Route, new: Route) -> None:
-        """Put a route in place of another, at once: no packet finds neither. [NLM_F_REPLACE]"""
-        if int(new.gateway) and not self._on_link(new.gateway, new.ifindex):
-            raise oserror(
-                ENETUNREACH, f"gateway {new.gateway} is in no subnet of device {new.ifindex}"
-            )
-        del self._main[old.prefix, old.metric]
-        self._main[new.prefix, new.metric] = new
-        self._publish()
-
-    def flush_routes(self, gone: set[Route]) -> None:
-        """Remove all these routes that were added, in one step."""
-        self._main = {key: route for key, route in self._main.items() if route not in gone}
-        self._publish()
-
-    def _on_link(self, gateway: IPv4Address, ifindex: int) -> bool:
-        return any(gateway in have.network for have in self.addresses.get(ifindex, []))
+    def links_to(self, gateway: IPv4Address) -> list[int]:
+        """Give the devices on whose link an address is, by our addresses or by a route."""
+        if self._pending:
+            self._update_now(self._pending)  # a router may be on the link by a route before
+            self._pending.clear()
+        found = [
+            i for i, have in self.addresses.items() if any(gateway in h.network for h in have)
+        ]
+        way = self.ip_route_output(int(gateway))
+        if not way.error and way.type == RTN.UNICAST and way.gateway == way.daddr:
+            found += [way.ifindex] if way.ifindex not in found else []
+        return found
 
     def local_table(self) -> Iterator[Route]:
         """Give what follows from our addresses: ourselves, and each subnet's broadcast."""
@@ -219,8 +312,8 @@ class Routes:
                 if net.prefixlen < 31 and ifindex not in self.down:
                     yield follows(IPv4Network(net.broadcast_address), RTN.BROADCAST)
 
-    def main_table(self) -> Iterator[Route]:
-        """Give the subnets of our addresses, and what a user added."""
+    def _subnets(self) -> Iterator[Route]:
+        """Give the subnets of our addresses."""
         for ifindex, addresses in self.addresses.items():
             seen: set[IPv4Network] = set()
             for have in addresses if ifindex not in self.down else ():
@@ -228,15 +321,44 @@ class Routes:
                 if net.prefixlen < 32 and not have.ip.is_loopback and net not in seen:
                     seen.add(net)
                     yield Route(net, RTN.UNICAST, ifindex, prefsrc=have.ip, is_kernel=True)
-        yield from sorted(self._main.values(), key=lambda route: route.metric)
+
+    def main_table(self) -> Iterator[Route]:
+        """Give the subnets of our addresses, and what a user added."""
+        yield from self._subnets()
+        for rows in self._main.values():
+            yield from rows
 
     def _publish(self) -> None:
+        """Publish everything: addresses or devices have changed."""
         for ifindex, addresses in self.addresses.items():
             self.fib.set_addresses(
                 ifindex, [(int(have.ip), int(have.netmask)) for have in addresses]
             )
-        rows = [*self.local_table(), *self.main_table()]
-        self.fib.publish(route.row() for route in rows)
+        derived: dict[IPv4Network, Route] = {}
+        for route in (*self.local_table(), *self._subnets()):
+            derived.setdefault(route.prefix, route)
+        self._derived = derived
+        self._good_gateways.clear()
+        rest = (rows[0] for prefix, rows in self._main.items() if prefix not in derived)
+        self.fib.publish(route.row() for route in (*derived.values(), *rest))
+
+    def _update(self, prefixes: set[IPv4Network]) -> None:
+        """Publish what has changed, routes to these prefixes, now or at the end of the batch."""
+        if self._pending is None:
+            self._update_now(prefixes)
+        else:
+            self._pending |= prefixes
+
+    def _update_now(self, prefixes: set[IPv4Network]) -> None:
+        changed, gone = [], []
+        for prefix in prefixes:
+            if prefix in self._derived:
+                continue
+            if rows := self._main.get(prefix):
+                changed.append(rows[0].row())
+            else:
+                gone.append((int(prefix.network_address), prefix.prefixlen))
+        self.fib.update(changed, gone)
 
     # ---- lookups
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from netstack._counters import mib, skb_drop_reason
 from netstack.proto import _udp
-from netstack.proto.icmp import ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, icmp_send
+from netstack.proto.icmp import ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, icmp_send, redirect
 
 if TYPE_CHECKING:
     from netstack._skb import SkBuff
@@ -55,3 +55,5 @@ def udp_err(
     """
     if not _udp.err(host.net, skb, quoted, type_, code, info):
         host.net.count(mib.IcmpInErrors)
+    else:
+        redirect(host, skb, skb.data, quoted)

@@ -66,6 +66,8 @@ def test_a_ping_passes_four_hooks(stack: Stack) -> None:
 
 def test_a_forwarded_packet_passes_three(stack: Stack) -> None:
     stack.config["net.ipv4.ip_forward"] = 1
+    stack.config["net.ipv4.conf.all.send_redirects"] = 0
+    stack.config["net.ipv4.conf.eth0.send_redirects"] = 0
     stack.neighbour("10.0.0.50", "02:00:00:00:00:50")
     seen = watch(stack)
     assert len(stack.give(eth() / ip(dst="10.0.0.50") / ICMP())) == 1

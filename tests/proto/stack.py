@@ -53,6 +53,7 @@ class Stack:
         self.inet = Inet(self, seed=7)
         self.inet.add_device(1, ["127.0.0.1/8"])
         self.inet.add_device(ETH0, [f"{ADDR}/24"])
+        self.config.add_device("eth0", ETH0)
         self.handlers = {0x0800: ip_rcv, 0x0806: arp_rcv}
         self.kept: list[SkBuff] = []
         if known:

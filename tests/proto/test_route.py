@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from netstack._counters import mib, skb_drop_reason
 from netstack._net import Net
 from netstack.driver._loopback import Loopback
-from netstack.proto._route import Fib
+from netstack.proto._fib import Fib
 from netstack.proto.route import RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTN, Route
 from tests.proto.stack import ADDR, ETH0, PEER, Stack, number, ping
 

@@ -181,7 +181,7 @@ def comparable(frame: bytes) -> bytes:
     data = bytearray(frame)
     if data[ETHERTYPE] == b"\x08\x00":
         data[IP_ID] = data[IP_CSUM] = b"\0\0"
-        if data[23] == 1 and data[34] == 14:
+        if data[23] == 1 and data[34:35] == b"\x0e":
             data[ICMP_CSUM] = b"\0\0"
             data[TS_TIMES] = bytes(8)
         if data[14] & 15 > 5 and IPOPT_TS in data[34:74]:

@@ -15,7 +15,7 @@ from netstack import lab
 from netstack.errors import UsageError
 from tests.proto.mutate import mutants, seeds
 from tests.proto.odd_frames import HOST_CASES
-from tools._oracle import trace
+from tools._oracle import router, trace
 from tools._oracle.compare import Oracle
 
 # Frames until kernel and hosts are made anew. State (neighbours, fragments, errors of sockets) lives on
@@ -159,9 +159,13 @@ def run_cases() -> Report:
 
 
 def run_fuzz(
-    frames: int, seed: int, tell: Callable[[Report], None] = lambda report: None
+    frames: int,
+    seed: int,
+    tell: Callable[[Report], None] = lambda report: None,
+    *,
+    forward: bool = False,
 ) -> Report:
-    """Ask about frames changed at random; epoch n is made of seed + n."""
+    """Ask about frames changed at random, hosts or routers; epoch n is made of seed + n."""
     report = Report()
     base = seeds()
     with drop_reasons() as (reasons, note):
@@ -169,7 +173,10 @@ def run_fuzz(
         for epoch in range(seed, seed + -(-frames // EPOCH)):
             count = min(EPOCH, frames - report.frames)
             with fresh_oracle(reasons) as oracle:
-                for number, frame in enumerate(islice(mutants(epoch, base), count)):
+                if forward:
+                    router.make_routers(oracle)
+                source = router.for_others(epoch) if forward else mutants(epoch, base)
+                for number, frame in enumerate(islice(source, count)):
                     where = f"seed {epoch}, frame {number}"
                     report.add(where, frame, oracle.ask(frame))
             tell(report)
