@@ -322,7 +322,7 @@ run_sanitize() {
 # them makes the exit status 66. It has no place for an address space laid out too much at random.
 run_sanitize_thread() {
     [ $# -gt 0 ] || set -- -m 'not tap and not bench' tests/test_{threads,host,socket,control,apps}.py \
-        tests/{device,driver,irq,napi,nf,proto,sock}
+        tests/{device,driver,irq,napi,netif,nf,proto,sock}
     export TSAN_OPTIONS="suppressions=$root/tools/sanitize/tsan.supp:history_size=4"
     ! setarch -R true 2>/dev/null || launcher=(setarch -R)
     sanitized thread build/tsan libtsan.so -s --timeout=300 "$@"

@@ -5,7 +5,7 @@ There is no other state: everything hangs off a ``net``, so two hosts fit in one
 
 cimport cython
 from netstack._abi cimport (
-    add_owned64, add_relaxed64, load_relaxed32, load_relaxed64, u8, u16, u32, u64,
+    add_owned64, add_relaxed64, load_acquire_ptr, load_relaxed32, load_relaxed64, store_relaxed32, u8, u16, u32, u64,
 )
 from netstack._counters cimport MIB_NR, SKB_FATE_NR
 
@@ -15,7 +15,11 @@ cpdef enum sysctl:
     netdev_budget
     netdev_budget_usecs
     dev_weight
+    dev_weight_rx_bias
     netdev_max_backlog
+    flow_limit_cpu_bitmap          # bit n: CPU n has a flow limit
+    flow_limit_table_len
+    rps_sock_flow_entries
     gro_normal_batch
     gro_flush_timeout              # ns, of every NAPI
     napi_defer_hard_irqs
@@ -94,6 +98,7 @@ cdef enum:
     MAX_DEVICES = 32
     MAX_ADDRS = 16                 # IPv4 addresses of a device
     MAX_PTYPES = 64
+    MAX_RX_QUEUES = 16             # of a device
     ETH_ALEN = 6
     ETH_HLEN = 14
 
@@ -131,6 +136,22 @@ cdef struct net_device_stats:
     u64 tx_dropped
     u64 tx_errors
 
+cdef struct rps_dev_flow:          # flows of one queue whose hashes meet here
+    u32 cpu                        # that their packets go to; RPS_NO_CPU for none yet
+    u32 last_qtail                 # where its backlog ended when the last of them was queued
+
+cdef struct rps_dev_flow_table:
+    u32 log                        # 2 to the power of it: entries
+    rps_dev_flow flows[1]
+
+cdef struct rps_sock_flow_table:   # who reads a flow, for all queues
+    u32 mask                       # entries - 1
+    u32 ents[1]                    # upper bits of the hash, and in rps_cpu_mask's the CPU of the reader
+
+cdef struct netdev_rx_queue:       # as netif/_rps.pyx sees it
+    u32 rps_cpus                   # bit n: CPU n takes packets of this queue; 0 for no RPS
+    rps_dev_flow_table *rps_flow_table  # NULL for no RFS
+
 cdef struct net_device:
     net *net
     void *priv                     # the driver's own (netdev_priv)
@@ -148,6 +169,7 @@ cdef struct net_device:
     u32 all_multicast              # how many ask for every group's frames
     net_device_stats stats
     u32 cnf[CNF_NR]                # net.ipv4.conf.NAME.*
+    netdev_rx_queue rx[MAX_RX_QUEUES]
 
 cpdef enum netif_features:
     NETIF_F_RXCSUM = 1
@@ -214,6 +236,12 @@ cdef struct net:
     void (*busy_poll_once)(net *n, u32 cpu) noexcept nogil
     void (*busy_wake)(net *n, u32 cpu) noexcept nogil
     int (*netif_rx)(void *skb) noexcept nogil
+    # Send packets of a batch to the CPUs that RPS chooses; gives the list of those that stay. NULL while no queue has
+    # RPS or RFS. [static_branch rps_needed]
+    void *(*rps_steer)(net *n, void *head, void *sd) noexcept nogil
+    rps_sock_flow_table *rps_sock_flow_table   # NULL: RFS is off. [net_hotdata.rps_sock_flow_table]
+    u32 rps_cpu_mask               # low bits of an entry that hold the CPU
+    u64 hash_key[2]                # of skb_get_hash
     # One pointer a layer; each layer knows its own.
     void *seam                     # netif/_backlog.pxd
     void *ptypes                   # netif/_core.pxd
@@ -282,6 +310,33 @@ cdef inline void fate_add(net *n, u32 slot, int fate, u64 frames) noexcept nogil
         add_owned64(&n.slots[slot].fate[fate], frames)
     else:
         add_relaxed64(&n.slots[SLOT_PROCESS].fate[fate], frames)
+
+
+cdef extern from *:
+    """
+    #include <sched.h>
+    """
+    int sched_getcpu() noexcept nogil
+
+cdef inline u32 smp_processor_id(net *n) noexcept nogil:
+    """The CPU of the host that an application's thread runs on: that of the same number as the machine's."""
+    cdef int cpu = sched_getcpu()
+    return <u32>cpu % n.nr_cpus if cpu > 0 else 0
+
+cdef inline void rps_record_sock_flow(net *n, u32 hash) noexcept nogil:
+    """Note that the flow is read here: on the CPU of this thread. [rps_record_sock_flow()]
+
+    A table that is no longer used stays where it is (netif/_rps_conf.pyx), so none has to be held.
+    """
+    cdef rps_sock_flow_table *table = <rps_sock_flow_table *>load_acquire_ptr(<void **>&n.rps_sock_flow_table)
+    cdef u32 *entry
+    cdef u32 ident
+    if table == NULL or hash == 0:
+        return
+    entry = &table.ents[hash & table.mask]
+    ident = hash & ~n.rps_cpu_mask | smp_processor_id(n)
+    if load_relaxed32(entry) != ident:
+        store_relaxed32(entry, ident)
 
 
 @cython.final

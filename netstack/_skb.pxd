@@ -49,6 +49,11 @@ cdef enum ip_summed_values:        # <linux/skbuff.h>
     CHECKSUM_COMPLETE = 2
     CHECKSUM_PARTIAL = 3
 
+cdef enum skb_hash:
+    SKB_HASH_NONE = 0              # nothing, or what a NIC made of the addresses alone
+    SKB_HASH_L4 = 1                # a NIC's, of addresses and ports
+    SKB_HASH_SW = 2                # our own: netif/_flow_dissector.pyx
+
 cdef enum gso_types:
     SKB_GSO_NONE = 0
     SKB_GSO_TCPV4 = 1
@@ -78,14 +83,14 @@ cdef struct sk_buff:
     u8 gso_type
     u8 outcome                     # the frame's end as far as it is known (shared buffers only)
     u8 vlan_present
-    u8 l4_hash
+    u8 l4_hash                     # what `hash` is: skb_hash
     u8 for_taps                    # a clone for Python's ETH_P_ALL handlers, and for nobody else
     # Second line.
     u64 id                         # of the frame, from the wire on
     u32 frames                     # frames off the wire that end with this sk_buff: 1, or 0 for copies and our own
     u32 dataref                    # this sk_buff and its clones; the buffer goes with the last
     u32 truesize
-    u32 hash                       # RSS hash
+    u32 hash                       # of the flow: RSS's, or skb_get_hash()'s
     u16 vlan_tci
     u16 queue_mapping
     u32 napi_id

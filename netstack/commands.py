@@ -16,7 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from netstack import drops, ethnl, procfs, rtnl, rtnl_neigh, rtnl_route, stats
+from netstack import drops, ethnl, procfs, rtnl, rtnl_neigh, rtnl_route, stats, sysfs
 from netstack.capture.bpf import Program
 from netstack.control import Handler
 from netstack.errors import UsageError, oserror
@@ -121,11 +121,36 @@ def set_sysctl(it: Running, values: dict[str, str]) -> Rows:
     try:
         for name, value in values.items():
             config[name] = value
-    except ValueError:
+    except (ValueError, OSError):
         for name, value in before.items():
             config[name] = value
         raise
     return sysctl(it, list(values))
+
+
+def sys(it: Running, paths: list[str] | None = None) -> dict[str, str]:
+    """Give the text of files below /sys; of all of them without ``paths``."""
+    return {path: sysfs.read(it.host, path) for path in paths or sysfs.names(it.host)}
+
+
+def sys_names(it: Running) -> list[str]:
+    """Give the paths that ``sys`` knows."""
+    return sysfs.names(it.host)
+
+
+def set_sys(it: Running, values: dict[str, str]) -> dict[str, str]:
+    """Write files below /sys: all of them, or none when one is refused."""
+    before = {path: sysfs.read(it.host, path) for path in values}
+    done: list[str] = []
+    try:
+        for path, text in values.items():
+            sysfs.write(it.host, path, text)
+            done.append(path)
+    except (ValueError, OSError):
+        for path in done:
+            sysfs.write(it.host, path, before[path])
+        raise
+    return sys(it, list(values))
 
 
 def _nics(it: Running) -> list[str]:
@@ -213,9 +238,12 @@ COMMANDS: dict[str, Handler] = {
     "places": places,
     "proc": proc,
     "proc_names": proc_names,
+    "set_sys": set_sys,
     "set_sysctl": set_sysctl,
     "softnet": softnet,
     "sockets": sockets,
     "stop": stop,
+    "sys": sys,
+    "sys_names": sys_names,
     "sysctl": sysctl,
 }

@@ -14,12 +14,12 @@ sysctl, ``class.net.gro_flush_timeout`` a file below ``/sys/class/net/DEVICE``, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
 
-from netstack import config_devices
+from netstack import config_devices, cpumask
 from netstack._net import sysctl
 from netstack.errors import UsageError
 
@@ -35,6 +35,10 @@ Value = int | tuple[int, ...]
 
 class Numbers(Protocol):
     """Describe what holds the numbers: ``netstack._net.Net``."""
+
+    @property
+    def cpus(self) -> int:
+        """Return how many CPUs the host has."""
 
     def get(self, which: int) -> int:
         """Return the tunable ``which``, a member of ``sysctl``."""
@@ -52,6 +56,7 @@ class Tunable:
 
     ``low`` and ``high`` bound each value; several values must not fall. ``scale`` is what a
     unit of the sysctl is in ``struct net``: udp_mem is in pages here and in bytes there.
+    ``form``: "cpumask" for a mask of CPUs, which as text is hexadecimal; "power of 2" for just those.
     """
 
     key: str
@@ -62,6 +67,7 @@ class Tunable:
     unit: str
     text: str
     scale: int = 1
+    form: str = ""
 
     @property
     def name(self) -> str:
@@ -71,16 +77,20 @@ class Tunable:
     @property
     def range(self) -> str:
         """Say what is allowed, for messages and help."""
+        if self.form == "cpumask":
+            return cpumask.ALLOWED
         each = f"{self.low} to {self.high}{f' {self.unit}' if self.unit else ''}"
+        each = f"a power of 2, {each}" if self.form == "power of 2" else each
         count = len(self.fields)
         return each if count == 1 else f"{count} values of {each} that do not fall"
 
 
 def _row(
-    key: str, default: int, low: int, high: int, unit: str, text: str, field: str = ""
-) -> Tunable:
+    key: str, default: int, low: int, high: int, unit: str, text: str, field: str = "",
+    form: str = "",
+) -> Tunable:  # fmt: skip
     which = sysctl[field or key.rpartition(".")[2]]
-    return Tunable(key, (which,), (default,), low, high, unit, text)
+    return Tunable(key, (which,), (default,), low, high, unit, text, form=form)
 
 
 def _neigh(name: str, default: int, low: int, unit: str, text: str) -> Tunable:
@@ -95,9 +105,18 @@ TUNABLES: tuple[Tunable, ...] = (
     _row("net.core.netdev_budget_usecs", 8000, 0, INT_MAX, "us",
          "time that one run of net_rx_action may take"),
     _row("net.core.dev_weight", 64, 1, INT_MAX, "packets",
-         "packets that process_backlog may take in one poll"),
+         "packets that process_backlog may take in one poll, times dev_weight_rx_bias"),
+    _row("net.core.dev_weight_rx_bias", 1, 1, INT_MAX, "",
+         "what dev_weight is multiplied by"),
     _row("net.core.netdev_max_backlog", 1000, 0, INT_MAX, "packets",
          "length of a CPU's backlog, and of the seam to the Python layers"),
+    _row("net.core.flow_limit_cpu_bitmap", 0, 0, 2**32 - 1, "",
+         "CPUs that drop packets of a flow which takes more than half of a backlog they fill",
+         form="cpumask"),
+    _row("net.core.flow_limit_table_len", 4096, 1, 1 << 20, "buckets",
+         "table of a flow limit that is switched on from now on", form="power of 2"),
+    _row("net.core.rps_sock_flow_entries", 0, 0, 1 << 24, "flows",
+         "flows whose reader RFS knows, rounded up to a power of 2; 0 for no RFS"),
     _row("net.core.gro_normal_batch", 8, 1, INT_MAX, "segments",
          "unmerged packets that NAPI passes up together"),
     _row("net.core.busy_poll", 0, 0, INT_MAX, "us",
@@ -252,12 +271,13 @@ class Config(Mapping[str, Value]):
     in the unit of ``struct net``: ``config.udp_mem_max`` is in bytes.
     """
 
-    __slots__ = ("_devices", "_net")
+    __slots__ = ("_actions", "_devices", "_net")
 
     def __init__(self, net: Numbers, *, udp_memory: int = UDP_MEMORY) -> None:
         """Set every default. ``udp_memory``: bytes of packets that UDP sockets may hold."""
         object.__setattr__(self, "_net", net)
         object.__setattr__(self, "_devices", {})
+        object.__setattr__(self, "_actions", {})
         for row in TUNABLES:
             self._store(row, row.default)
         limit = max(udp_memory // PAGE_SIZE, 1)
@@ -265,6 +285,7 @@ class Config(Mapping[str, Value]):
         self["net.ipv4.udp_mem"] = limit // 2, limit * 2 // 3, limit
 
     _net: Numbers
+    _actions: dict[str, Callable[[int], int]]
     _devices: dict[str, Tunable]
 
     def add_device(self, name: str, ifindex: int) -> None:
@@ -284,6 +305,10 @@ class Config(Mapping[str, Value]):
         """Give all tunables of this host, those of its devices last."""
         return [*TUNABLES, *self._devices.values()]
 
+    def on_set(self, key: str, action: Callable[[int], int]) -> None:
+        """Have ``action`` called with a new value of one number before it holds; gives what is stored."""
+        self._actions[key] = action
+
     def __getitem__(self, name: str) -> Value:
         """Return the value, or the tuple of values, in the sysctl's unit."""
         row = self.find(name)
@@ -293,7 +318,14 @@ class Config(Mapping[str, Value]):
     def __setitem__(self, name: str, value: Value | str) -> None:
         """Check and set; text is read as by ``sysctl -w``. Nothing changes on an error."""
         row = self.find(name)
-        self._store(row, self._check(row, _parse(row, value)))
+        if row.form == "cpumask" and isinstance(value, str):
+            value = cpumask.parse(
+                value, self._net.cpus, row.key, f"netstack sysctl {row.key}=1"
+            )
+        values = self._check(row, _parse(row, value))
+        if row.key in self._actions:
+            values = (self._actions[row.key](values[0]),)
+        self._store(row, values)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is such a tunable, by key or last part."""
@@ -327,10 +359,15 @@ class Config(Mapping[str, Value]):
     def text(self, name: str) -> str:
         """Return the value as the file of the kernel has it: several are separated by tabs."""
         value = self[name]
+        if self.find(name).form == "cpumask" and isinstance(value, int):
+            return cpumask.text(value, self._net.cpus)
         return "\t".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     def _check(self, row: Tunable, values: tuple[int, ...]) -> tuple[int, ...]:
-        inside = all(row.low <= value <= row.high for value in values)
+        most = (1 << self._net.cpus) - 1 if row.form == "cpumask" else row.high
+        inside = all(row.low <= value <= most for value in values)
+        if row.form == "power of 2" and values[0] & (values[0] - 1):
+            inside = False
         if not inside or (list(values) != sorted(values) and values != row.default):
             raise _refused(row, values)
         for low, high in _ORDERED:

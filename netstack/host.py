@@ -17,7 +17,7 @@ from ipaddress import IPv4Interface
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
-from netstack import _fastpath
+from netstack import _fastpath, sysfs
 from netstack._net import ManualClock, Net
 from netstack._skb import ProcessPool
 from netstack.addresses import check_mtu, check_name, default_mac, mac_bytes, parse_addresses
@@ -32,6 +32,7 @@ from netstack.irq._cpu import Cpu
 from netstack.kworker import KWorker, Timer
 from netstack.netdev import NetDevice
 from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
+from netstack.netif._rps_conf import Rps
 from netstack.netif._tap import PacketTap
 from netstack.netif.core import ETH_P_ARP, ETH_P_IP, Handler, PacketTypes
 from netstack.nf.hooks import Hook, nf_register_net_hook, nf_unregister_net_hook
@@ -103,6 +104,8 @@ class Host(HostViews):
         self.timer_sources: list[Any] = []
         self.packet_types = PacketTypes(self)
         self.kworker = KWorker(self)
+        self.rps = Rps(self.net, bytes(16) if clock is not None else None)
+        sysfs.connect(self.config, self.rps)
         _fastpath.connect(self.net, [cpu.address for cpu in self.cpus])
         self.lo = NetDevice(
             Loopback(self.net), "lo", 1, "00:00:00:00:00:00", [IPv4Interface("127.0.0.1/8")]

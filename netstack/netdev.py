@@ -40,6 +40,11 @@ class NetDevice:
         """Bytes of the largest packet, Ethernet header not counted."""
         return int(self.nic.mtu)
 
+    @property
+    def rx_queues(self) -> int:
+        """How many receive queues it has."""
+        return int(getattr(self.nic, "rx_queues", 1))
+
     def refresh(self) -> None:
         """Bring the NIC's missed-packets register up to date."""
         if self.missed_source is not None:

@@ -65,9 +65,37 @@ class FakeTap:
         self.closed.set()
 
 
+class FakeRps:
+    """The masks and flow tables of one device."""
+
+    def __init__(self) -> None:
+        self.masks: dict[int, int] = {}
+        self.flows: dict[int, int] = {}
+
+    def rps_cpus(self, device: int, queue: int) -> int:
+        return self.masks.get(queue, 0)
+
+    def set_rps_cpus(self, device: int, queue: int, cpus: int) -> None:
+        self.masks[queue] = cpus
+
+    def rps_flow_cnt(self, device: int, queue: int) -> int:
+        return self.flows.get(queue, 0)
+
+    def set_rps_flow_cnt(self, device: int, queue: int, count: int) -> None:
+        self.flows[queue] = count
+
+
+class FakeNic:
+    address = 0
+
+
 class FakeDevice:
     name = "tap0"
     ifindex = 2
+    mac = "02:00:00:00:00:02"
+    mtu = 1500
+    rx_queues = 2
+    nic = FakeNic()
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(
@@ -89,6 +117,7 @@ class FakeHost:
         self.config = Config(self.net)
         self.cpus = cpus
         self.devices = [FakeDevice()]
+        self.rps = FakeRps()
         self.socks: list[dict[str, Any]] = []
         self.arp: list[dict[str, Any]] = []
         self.places: dict[str, int] = {}

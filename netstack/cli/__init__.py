@@ -35,6 +35,7 @@ COMMANDS = {
     "nft": ("nft", "netfilter rules: list, add, delete, flush"),
     "sysctl": ("proc", "tunables: list, show, set"),
     "proc": ("proc", "the text of /proc/net/snmp, softnet_stat and others"),
+    "sys": ("proc", "the files of /sys/class/net: show, set (RPS, RFS)"),
     "capture": ("capture", "tcpdump's flags and filters; pcapng for Wireshark"),
 }
 

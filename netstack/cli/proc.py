@@ -1,4 +1,4 @@
-"""``netstack proc`` and ``netstack sysctl``: the host as the kernel's files show theirs."""
+"""``netstack proc``, ``netstack sys``, ``netstack sysctl``: the host as the kernel's files show theirs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,52 @@ def _proc_arguments(parser: Parser) -> None:
 def proc(args: Namespace) -> int:
     """Print files, or their names, or write them all."""
     if args.root is not None:
-        files = ask(args, "proc")
-        try:
-            write_tree(files, args.root)
-        except OSError as error:
-            number = error.errno or errno.EIO
-            message = f"{args.root} can't be written: {os.strerror(number)}"
-            raise oserror(number, message, hint="netstack proc --root $(mktemp -d)") from None
+        _write(ask(args, "proc"), args.root, "proc")
     elif not args.paths:
-        names = ask(args, "proc_names")
-        print_json(names) if args.json else print("\n".join(names))
+        _print_names(args, ask(args, "proc_names"))
     else:
-        files = ask(args, "proc", paths=args.paths)
-        if args.json:
-            print_json([{"file": path, "text": text} for path, text in files.items()])
-        else:
-            print("".join(files.values()), end="")
+        _print_files(args, ask(args, "proc", paths=args.paths))
+    return 0
+
+
+def _write(files: dict[str, str], root: Path, command: str) -> None:
+    try:
+        write_tree(files, root)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        message = f"{root} can't be written: {os.strerror(number)}"
+        raise oserror(number, message, hint=f"netstack {command} --root $(mktemp -d)") from None
+
+
+def _print_names(args: Namespace, names: list[str]) -> None:
+    print_json(names) if args.json else print("\n".join(names))
+
+
+def _print_files(args: Namespace, files: dict[str, str]) -> None:
+    if args.json:
+        print_json([{"file": path, "text": text} for path, text in files.items()])
+    else:
+        print("".join(files.values()), end="")
+
+
+def _sys_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE[=TEXT]", help="a path below /sys; none: list them")
+    add("--root", type=Path, metavar="DIR", help="write all files below DIR instead")
+
+
+def sys(args: Namespace) -> int:
+    """Print files below /sys, write to them, list them, or copy them all."""
+    asked = [text.partition("=") for text in args.files]
+    new = {path: text for path, equals, text in asked if equals}
+    shown = [path for path, equals, _ in asked if not equals]
+    if args.root is not None:
+        _write(ask(args, "sys"), args.root, "sys")
+    elif not asked:
+        _print_names(args, ask(args, "sys_names"))
+    else:
+        files: dict[str, str] = ask(args, "set_sys", values=new) if new else {}
+        _print_files(args, files | (ask(args, "sys", paths=shown) if shown else {}))
     return 0
 
 
@@ -90,6 +120,14 @@ COMMANDS = {
         "netstack proc --root /tmp/p && PROC_ROOT=/tmp/p nstat -as    read by iproute2",
         _proc_arguments,
         "The text of files below /proc as Linux prints them, of this host.",
+    ),
+    "sys": Command(
+        sys,
+        "netstack sys                       list the files\n"
+        "netstack sys class/net/tap0/queues/rx-0/rps_cpus\n"
+        "netstack sys class/net/tap0/queues/rx-0/rps_cpus=3",
+        _sys_arguments,
+        "The text of files below /sys as Linux prints them, of this host's devices; some can be written.",
     ),
     "sysctl": Command(
         sysctl,

@@ -421,7 +421,8 @@ cdef class Cpu:
         cdef softnet_data *sd = self.sd
         return {
             "cpu": sd.cpu, "processed": sd.processed, "dropped": load_relaxed64(&sd.dropped),
-            "time_squeeze": sd.time_squeeze, "received_rps": sd.received_rps, "flow_limit_count": sd.flow_limit_count,
+            "time_squeeze": sd.time_squeeze, "received_rps": sd.received_rps,
+            "flow_limit_count": load_relaxed64(&sd.flow_limit_count),
             "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
             "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
             "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "tid": sd.tid,

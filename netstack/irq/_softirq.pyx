@@ -16,7 +16,7 @@ from netstack.irq._irq cimport look_at_wires
 from netstack.napi._gro cimport gro_normal_list, napi_gro_flush
 from netstack.napi._napi cimport (
     IPI_RPS, JIFFY_NS, NAPI_POLL_WEIGHT, NAPIF_STATE_DISABLE, NAPIF_STATE_SCHED, NET_RX_SOFTIRQ, NR_SOFTIRQS, irq_desc,
-    napi_complete_done, napi_schedule, napi_struct, napi_timers, raise_softirq, softnet_data,
+    napi_complete_done, napi_schedule_on, napi_struct, napi_timers, raise_softirq, softnet_data,
 )
 
 cdef enum:
@@ -43,10 +43,18 @@ cdef bint hw_busy(softnet_data *sd) noexcept nogil:
     return False
 
 
+cdef void rps_trigger_softirq(softnet_data *sd) noexcept nogil:
+    """Poll the backlog: who queued there has set NAPIF_STATE_SCHED on our behalf. [rps_trigger_softirq()]"""
+    cdef u32 why = exchange32(&sd.ipi_pending, 0)
+    if why:
+        sd.received_rps += why & IPI_RPS != 0
+        napi_schedule_on(sd, &sd.backlog)
+
+
 cdef void handle_irqs(softnet_data *sd) noexcept nogil:
     """Hard IRQ context: run the handler of every vector that fired, and take in what other CPUs queued here."""
     cdef irq_desc *desc
-    cdef u32 i, ipi
+    cdef u32 i
     if load_acquire32(&sd.irq_pending) and exchange32(&sd.irq_pending, 0):
         sd.in_hardirq = 1
         for i in range(sd.nr_irqs):
@@ -57,11 +65,7 @@ cdef void handle_irqs(softnet_data *sd) noexcept nogil:
                 desc.handler(desc.dev_id, sd)
         sd.in_hardirq = 0
     if load_acquire32(&sd.ipi_pending):
-        ipi = exchange32(&sd.ipi_pending, 0)
-        if ipi & IPI_RPS:
-            sd.received_rps += 1
-        if ipi:
-            napi_schedule(&sd.backlog)
+        rps_trigger_softirq(sd)
 
 
 cdef bint do_softirq(softnet_data *sd) noexcept nogil:
@@ -97,14 +101,15 @@ cdef int napi_poll(softnet_data *sd, napi_struct *napi, bint *repoll) noexcept n
     in the cache then, and what stays on the wire is in nobody's way.
     """
     cdef int work = 0
+    cdef int weight = <int>napi.weight     # the backlog's poll may change it, for the next
     if not sd.hw_ran and napi.ready < napi.weight:
         hw_run(sd, sd.now)
     sd.hw_ran = 0
     if load_acquire32(&napi.state) & NAPIF_STATE_SCHED:
         napi.polls += 1
         napi.gro_age = sd.now // JIFFY_NS
-        work = napi.poll(napi, <int>napi.weight)
-    if work < <int>napi.weight:
+        work = napi.poll(napi, weight)
+    if work < weight:
         return work
     # The whole weight was used, so the driver has not completed: there may be more.
     if unlikely(load_acquire32(&napi.state) & NAPIF_STATE_DISABLE):
@@ -185,6 +190,8 @@ cdef void net_rx_action(softnet_data *sd) noexcept nogil:
     if sd.poll_first != NULL:
         raise_softirq(sd, NET_RX_SOFTIRQ)
     sd.in_net_rx_action = 0
+    if unlikely(sd.rps_ipi_mask):
+        sd.net_rps_action(sd)
 
 
 cdef bint napi_busy_poll(softnet_data *sd) noexcept nogil:

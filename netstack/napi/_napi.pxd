@@ -134,10 +134,15 @@ cdef struct softnet_data:
     u64 gap_ns                     # how long it then took until there was some, smoothed
     # process_backlog
     u32 input_lock
-    u32 input_dropping
+    u32 input_queue_tail           # packets ever put into input_pkt_queue; under the lock
     sk_buff_head input_pkt_queue
     sk_buff_head process_queue
     napi_struct backlog
+    # RPS
+    u32 input_queue_head           # packets of the backlog that are done with
+    u32 rps_ipi_mask               # bit n: CPU n is to poll its backlog, and has not been told [rps_ipi_list]
+    void (*net_rps_action)(softnet_data *sd) noexcept nogil    # tell them: netif/_backlog.pyx
+    void *flow_limit               # netif/_flow_limit.pxd, NULL for none
     # The thread and what it sleeps on.
     int epfd
     int wake_fd                    # eventfd

@@ -1,8 +1,9 @@
-"""backlog: the queue in front of Python, and the queue of packets that have no NAPI of their own.
+"""backlog: the queue in front of Python, and each CPU's queue of packets that no NAPI of its own polls.
 
 Stage 5 of 8:  device driver irq napi [netif] nf proto sock
 In       what the short cuts left alone   netif/_core.pyx
-         packets for ourselves            proto/_ip.pyx
+         packets for ourselves            driver/_loopback.pyx
+         packets that RPS steers          netif/_core.pyx
 Out      the Python layers                proto/ip.py
          the device core                  netif/_core.pyx
 Context  softirq and process; no GIL to put, the GIL to take
@@ -20,21 +21,31 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    add_relaxed64, exchange32, fence, fetch_or32, fetch_and32, load_seq32, spin_lock, spin_unlock, store_seq32,
-    u32, u64, uintptr_t,
+    add_relaxed64, exchange32, fence, fetch_and32, fetch_or32, likely, load_acquire32, load_relaxed32, load_seq32,
+    spin_lock, spin_unlock, store_relaxed32, store_release32, store_seq32, u32, u64, uintptr_t, unlikely,
 )
-from netstack._counters cimport SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_QUEUE_PURGE
+from netstack._counters cimport (
+    SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_QUEUE_PURGE,
+)
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
-from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, Net, net, netdev_max_backlog, sysctl_get
+from netstack._net cimport (
+    IFF_UP, SLOT_CPU0, SLOT_PROCESS, Net, dev_weight, dev_weight_rx_bias, net, net_now, netdev_max_backlog,
+    rps_dev_flow, sysctl_get,
+)
 from netstack._skb cimport (
     dequeue, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_set_slot, skb_wrap,
 )
-from netstack.irq._cpu cimport cpu_wake
+from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
 from netstack.napi._napi cimport (
-    IPI_BACKLOG, IPI_RPS, NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable,
-    napi_init, napi_struct, softnet_data,
+    IPI_BACKLOG, IPI_RPS, NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable, napi_init,
+    napi_schedule_on, napi_struct, softnet_data,
 )
 from netstack.netif._core cimport __netif_receive_skb_core
+from netstack.netif._flow_limit cimport skb_flow_limit
+from netstack.netif._rps cimport get_rps_cpu, rps_wanted
+
+cdef enum:
+    INT_MAX = 0x7FFFFFFF
 
 
 cdef struct seam:
@@ -184,60 +195,157 @@ cdef class Seam:
 cdef u64 queue_frames(sk_buff_head *q, u32 *lock) noexcept nogil:
     cdef u64 total = 0
     cdef sk_buff *skb
+    cdef sk_buff *frag
     spin_lock(lock)
     skb = q.first
     while skb != NULL:
         total += skb.frames
+        frag = skb.frag_list           # what GRO merged
+        while frag != NULL:
+            total += frag.frames
+            frag = frag.next
         skb = skb.next
     spin_unlock(lock)
     return total
 
 
-# ---- process_backlog
+# ---- a CPU's backlog
 
-cdef int enqueue_to_backlog(net *n, sk_buff *skb, u32 cpu) noexcept nogil:
-    """Queue a packet (data at its network header) for a CPU, and have that look. Consumes skb. [enqueue_to_backlog()]
+cdef void rps_send_ipi(softnet_data *sd, u32 ipi) noexcept nogil:
+    """Interrupt another CPU: it polls its backlog. [net_rps_send_ipi()]"""
+    if fetch_or32(&sd.ipi_pending, ipi) == 0:
+        cpu_wake(sd)
 
-    From any context. 0, or 1 (NET_RX_DROP) when netdev_max_backlog packets wait already.
+
+cdef void net_rps_action(softnet_data *sd) noexcept nogil:
+    """Interrupt those whose backlogs this CPU has filled. [net_rps_action_and_irq_enable()]"""
+    cdef net *n = sd.n
+    cdef u32 waiting = sd.rps_ipi_mask
+    cdef u32 cpu
+    sd.rps_ipi_mask = 0
+    for cpu in range(n.nr_cpus):
+        if waiting >> cpu & 1:
+            rps_send_ipi(<softnet_data *>n.cpus[cpu], IPI_RPS)
+
+
+cdef inline void napi_schedule_rps(softnet_data *sd, softnet_data *mysd, u32 ipi) noexcept nogil:
+    """See that a backlog is polled, which NAPIF_STATE_SCHED promises already. [napi_schedule_rps()]
+
+    Other CPUs are told once a net_rx_action, not once a packet.
     """
+    if mysd == NULL or not mysd.in_net_rx_action:
+        rps_send_ipi(sd, IPI_BACKLOG if sd == mysd else ipi)
+    elif sd == mysd:
+        napi_schedule_on(sd, &sd.backlog)
+    else:
+        mysd.rps_ipi_mask |= <u32>1 << sd.cpu
+
+
+cdef int enqueue_to_backlog(sk_buff *skb, u32 cpu, u32 *qtail, softnet_data *mysd, u32 ipi) noexcept nogil:
+    """Queue a packet (data at its network header) for a CPU. Consumes skb. [enqueue_to_backlog()]
+
+    ``mysd``: this CPU, NULL in process context; ``ipi``: how the other is told. ``qtail``, if given, is where the queue
+    then ends. 0, or 1 (NET_RX_DROP) when the device is down, the backlog is full, or the flow has too much of it.
+    """
+    cdef net *n = skb.pool.n
     cdef softnet_data *sd = <softnet_data *>n.cpus[cpu]
-    cdef u32 ipi = IPI_BACKLOG
-    if skb.slot != SLOT_PROCESS and skb.slot != sd.slot:
-        ipi = IPI_BACKLOG | IPI_RPS
-    spin_lock(&sd.input_lock)
-    if sd.input_pkt_queue.qlen <= sysctl_get(n, netdev_max_backlog):
-        queue_tail(&sd.input_pkt_queue, skb)
+    cdef u32 max_backlog = <u32>sysctl_get(n, netdev_max_backlog)
+    cdef u32 reason = SKB_DROP_REASON_DEV_READY
+    cdef u32 qlen, tail
+    cdef bint idle
+    if likely(load_relaxed32(&skb.dev.flags) & IFF_UP):
+        reason = SKB_DROP_REASON_CPU_BACKLOG
+        spin_lock(&sd.input_lock)
+        qlen = sd.input_pkt_queue.qlen
+        if likely(qlen <= max_backlog) and not skb_flow_limit(skb, qlen, max_backlog, sd if mysd == NULL else mysd):
+            # Whoever finds the backlog idle, under the lock, schedules it; process_backlog ends under the lock.
+            idle = not load_acquire32(&sd.backlog.state) & NAPIF_STATE_SCHED
+            if idle:
+                fetch_or32(&sd.backlog.state, NAPIF_STATE_SCHED)
+            queue_tail(&sd.input_pkt_queue, skb)
+            sd.input_queue_tail += 1
+            tail = sd.input_queue_tail
+            spin_unlock(&sd.input_lock)
+            if qtail != NULL:
+                store_relaxed32(qtail, tail)
+            if idle:
+                napi_schedule_rps(sd, mysd, ipi)
+            return 0
         spin_unlock(&sd.input_lock)
-        if fetch_or32(&sd.ipi_pending, ipi) == 0:
-            cpu_wake(sd)
-        return 0
-    spin_unlock(&sd.input_lock)
-    add_relaxed64(&sd.dropped, 1)
-    kfree_skb_reason(skb, SKB_DROP_REASON_CPU_BACKLOG)
+        add_relaxed64(&sd.dropped, 1)
+    add_relaxed64(&skb.dev.stats.rx_dropped, 1)
+    kfree_skb_reason(skb, reason)
     return 1
 
 
 cdef int netif_rx(void *p) noexcept nogil:
-    """Queue a packet for the backlog of the CPU that has it; from process context, for CPU 0's. [netif_rx()]"""
+    """Receive a packet (data at its network header) of a driver without NAPI, from any context. Consumes skb.
+
+    It goes into the backlog of the CPU that RPS chooses, else of the one that has it; from process context into CPU
+    0's, so that what one thread sends stays in order. 0, or 1 (NET_RX_DROP). [netif_rx()]
+    """
     cdef sk_buff *skb = <sk_buff *>p
-    return enqueue_to_backlog(skb.pool.n, skb, skb.slot - SLOT_CPU0 if skb.slot != SLOT_PROCESS else 0)
+    cdef rps_dev_flow *rflow = NULL
+    cdef int cpu = -1
+    if unlikely(rps_wanted(skb.dev)):
+        cpu = get_rps_cpu(skb.pool.n, skb, &rflow)
+    if cpu < 0:
+        cpu = <int>skb.slot - SLOT_CPU0 if skb.slot != SLOT_PROCESS else 0
+        return enqueue_to_backlog(skb, <u32>cpu, NULL, NULL, IPI_BACKLOG)
+    return enqueue_to_backlog(skb, <u32>cpu, &rflow.last_qtail if rflow != NULL else NULL, NULL, IPI_RPS)
+
+
+cdef void *rps_steer(net *n, void *head, void *sd) noexcept nogil:
+    """Send packets of a batch to the CPUs that get_rps_cpu names; gives the list of the others, in order."""
+    cdef sk_buff *skb = <sk_buff *>head
+    cdef sk_buff *following
+    cdef sk_buff_head staying
+    cdef rps_dev_flow *rflow
+    cdef int cpu
+    queue_init(&staying)
+    while skb != NULL:
+        following = skb.next
+        skb.next = NULL
+        rflow = NULL
+        cpu = get_rps_cpu(n, skb, &rflow)
+        if cpu < 0:
+            queue_tail(&staying, skb)
+        else:
+            enqueue_to_backlog(skb, <u32>cpu, &rflow.last_qtail if rflow != NULL else NULL, <softnet_data *>sd, IPI_RPS)
+        skb = following
+    return staying.first
+
+
+# ---- process_backlog
+
+cdef int process_queue(softnet_data *sd, int quota) noexcept nogil:
+    """Hand up to ``quota`` packets of process_queue up; how many it were."""
+    cdef sk_buff *skb
+    cdef int work = 0
+    while work < quota:
+        skb = dequeue(&sd.process_queue)
+        if skb == NULL:
+            break
+        skb_set_slot(skb, sd.slot)
+        __netif_receive_skb_core(sd.n, skb, sd)
+        # After all that the packet caused: RFS may now let its flow go elsewhere. [rps_input_queue_head_incr()]
+        store_release32(&sd.input_queue_head, sd.input_queue_head + 1)
+        work += 1
+    return work
 
 
 cdef int process_backlog(napi_struct *napi, int quota) noexcept nogil:
-    """The poll of the CPU's backlog: hand up what netif_rx queued. [process_backlog()]"""
+    """The poll of the CPU's backlog: hand up what netif_rx and RPS queued. [process_backlog()]"""
     cdef softnet_data *sd = napi.sd
-    cdef sk_buff *skb
     cdef int work = 0
     cdef bint again = True
+    if unlikely(sd.rps_ipi_mask):
+        net_rps_action(sd)
+    napi.weight = <u32>min(sysctl_get(sd.n, dev_weight) * sysctl_get(sd.n, dev_weight_rx_bias), <u64>INT_MAX)
     while again:
-        skb = dequeue(&sd.process_queue)
-        while skb != NULL:
-            skb_set_slot(skb, sd.slot)
-            __netif_receive_skb_core(sd.n, skb, sd)
-            work += 1
-            if work >= quota:
-                return work
-            skb = dequeue(&sd.process_queue)
+        work += process_queue(sd, quota - work)
+        if work >= quota:
+            return work
         spin_lock(&sd.input_lock)
         if sd.input_pkt_queue.qlen == 0:
             # Under the lock: whoever queues next sees an idle NAPI and schedules it.
@@ -250,11 +358,25 @@ cdef int process_backlog(napi_struct *napi, int quota) noexcept nogil:
     return work
 
 
+cdef void flush_backlog(softnet_data *sd) noexcept nogil:
+    """Hand up all that stands in a CPU's backlog at the time of the call, as that CPU."""
+    sd.now = net_now(sd.n)
+    process_queue(sd, INT_MAX)
+    spin_lock(&sd.input_lock)
+    sd.process_queue = sd.input_pkt_queue
+    queue_init(&sd.input_pkt_queue)
+    spin_unlock(&sd.input_lock)
+    process_queue(sd, INT_MAX)
+    if sd.wake_list != NULL:
+        sd.wake_all(sd)
+
+
 def backlog_init(Net n, uintptr_t cpu):
     """Give a CPU its backlog NAPI, and the host ``netif_rx``. [net_dev_init()]"""
     cdef softnet_data *sd = <softnet_data *>cpu
     napi_init(&sd.backlog, n.ptr, NULL, sd, process_backlog, NAPI_POLL_WEIGHT)
     napi_enable(&sd.backlog)
+    sd.net_rps_action = net_rps_action
     n.ptr.netif_rx = netif_rx
 
 
@@ -274,6 +396,11 @@ def backlog_purge(uintptr_t cpu):
 
 
 def backlog_frames(uintptr_t cpu):
-    """Frames off the wire in a CPU's backlog."""
+    """Frames off the wire in a CPU's backlog. Waits for whoever is that CPU."""
     cdef softnet_data *sd = <softnet_data *>cpu
-    return queue_frames(&sd.process_queue, &sd.input_lock) + queue_frames(&sd.input_pkt_queue, &sd.input_lock)
+    cdef u64 frames
+    with nogil:
+        cpu_take(sd)
+        frames = (queue_frames(&sd.process_queue, &sd.input_lock) + queue_frames(&sd.input_pkt_queue, &sd.input_lock))
+        cpu_release(sd)
+    return frames

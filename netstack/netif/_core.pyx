@@ -146,9 +146,14 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
 
 
 cdef void netif_receive_skb_list(net *n, void *head, void *sd) noexcept nogil:
-    """Hand up a batch, oldest first. Consumes the list. [netif_receive_skb_list_internal()]"""
+    """Hand up a batch, oldest first, what RPS sends to other CPUs excepted. Consumes the list.
+
+    [netif_receive_skb_list_internal()]
+    """
     cdef sk_buff *skb = <sk_buff *>head
     cdef sk_buff *following
+    if unlikely(load_acquire_ptr(<void **>&n.rps_steer) != NULL):
+        skb = <sk_buff *>n.rps_steer(n, head, sd)
     while skb != NULL:
         following = skb.next
         skb.next = NULL

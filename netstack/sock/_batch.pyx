@@ -31,7 +31,7 @@ from netstack.sock._recv cimport (
     peer_key,
 )
 from netstack.sock._send cimport MSG_MORE, MSG_OOB, empty_message
-from netstack.sock._sock cimport AF_INET, SOCK_CB, sock_iov, sock_msg, sock_readable
+from netstack.sock._sock cimport AF_INET, SOCK_CB, sock_iov, sock_msg, sock_readable, sock_rps_record_flow
 
 cdef enum:
     CHUNK = 64                     # datagrams between two looks at the lock
@@ -203,6 +203,7 @@ cdef Py_ssize_t send_messages(sock *sk, sock_msg *msgs, u32 count, int *err) noe
     """Hand messages to the protocol; how many it sent."""
     cdef u32 sent = 0
     err[0] = 0
+    sock_rps_record_flow(sk)
     with nogil:
         if sk.prot.sendmmsg != NULL:
             sent = sk.prot.sendmmsg(sk, msgs, count, err)

@@ -16,8 +16,8 @@ left over.
 """
 
 from netstack._abi cimport (
-    add_relaxed32, fetch_add64, load_acquire32, load_relaxed64, spin_lock, spin_unlock, store_relaxed64,
-    store_release32, u32, u64,
+    add_relaxed32, fetch_add64, load_acquire32, load_relaxed64, spin_lock, spin_unlock, store_relaxed32,
+    store_relaxed64, store_release32, u32, u64,
 )
 from netstack._counters cimport SKB_DELIVERED, SKB_DROP_REASON_SOCKET_CLOSE, SKB_DROP_REASON_UDP_CSUM
 from netstack._net cimport (
@@ -25,7 +25,7 @@ from netstack._net cimport (
 )
 from netstack._skb cimport SKB_CB, kfree_skb_reason, sk_buff, skb_end, skb_give_back, skb_set_slot
 from netstack.sock._sock cimport (
-    SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, sock_skb_cb,
+    SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, sock_rps_record_flow, sock_skb_cb,
 )
 
 cdef enum:
@@ -140,6 +140,9 @@ cdef sk_buff *sock_splice(sock *sk) noexcept nogil:
     sk.receive_queue.first = NULL
     store_release32(&sk.receive_queue.qlen, 0)
     spin_unlock(&sk.lock)
+    if sk.daddr:
+        store_relaxed32(&sk.rxhash, sk.reader_queue.first.hash)    # [sock_rps_save_rxhash()]
+        sock_rps_record_flow(sk)
     return sk.reader_queue.first
 
 

@@ -18,7 +18,7 @@ from netstack.sock._calls cimport fail
 from netstack.sock._cmsg cimport get_cmsgs
 from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_destination
-from netstack.sock._sock cimport sock_iov
+from netstack.sock._sock cimport sock_iov, sock_rps_record_flow
 
 
 cdef void empty_message(sock_msg *msg) noexcept:
@@ -32,6 +32,7 @@ cdef Py_ssize_t send_message(sock *sk, sock_msg *msg, int flags) except -1:
     cdef int rc
     if flags & (MSG_OOB | MSG_MORE):
         fail(EOPNOTSUPP)
+    sock_rps_record_flow(sk)
     with nogil:
         rc = sk.prot.sendmsg(sk, msg)
     if rc < 0:

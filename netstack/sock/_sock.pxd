@@ -5,8 +5,10 @@ producer (a CPU in softirq, or process context; holds ``lock``) and the consumer
 holds ``reader_lock``). Addresses and ports are in host order.
 """
 
-from netstack._abi cimport load_acquire32, load_relaxed64, u8, u16, u32, u64
-from netstack._net cimport net
+from netstack._abi cimport (
+    load_acquire32, load_acquire_ptr, load_relaxed32, load_relaxed64, u8, u16, u32, u64, unlikely,
+)
+from netstack._net cimport net, rps_record_sock_flow
 from netstack._skb cimport sk_buff, sk_buff_head
 from netstack.napi._napi cimport softnet_data
 
@@ -175,6 +177,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     u32 idle                       # CPU + 1 while its reader sleeps as the idle CPU, or is about to
     u32 napi_cpu                   # the CPU that its last batch came from, which a reader polls [sk_napi_id]
     # Settings the data path does not touch.
+    u32 rxhash                     # hash of what a connected socket has received last, for RFS
     u32 protocol                   # IPPROTO_*, or the EtherType in host order
     u32 icmp_filter                # ICMP_FILTER: bit n set, type n is not wanted
     u32 sndbuf
@@ -219,6 +222,11 @@ cdef inline u64 rmem_alloc(sock *sk) noexcept nogil:
 cdef inline bint sock_has_data(sock *sk) noexcept nogil:
     """True while a datagram is queued. A splice fills reader_queue before it empties the other."""
     return load_acquire32(&sk.receive_queue.qlen) != 0 or load_acquire32(&sk.reader_queue.qlen) != 0
+
+cdef inline void sock_rps_record_flow(sock *sk) noexcept nogil:
+    """Note for RFS that this thread uses the connected socket. [sock_rps_record_flow()]"""
+    if unlikely(load_acquire_ptr(<void **>&sk.n.rps_sock_flow_table) != NULL) and sk.daddr:
+        rps_record_sock_flow(sk.n, load_relaxed32(&sk.rxhash))
 
 cdef inline sock_err_cb *SOCK_ERR_CB(sk_buff *skb) noexcept nogil:
     return <sock_err_cb *>skb.cb

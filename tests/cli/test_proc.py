@@ -1,6 +1,6 @@
-"""``proc`` and ``sysctl``."""
+"""``proc``, ``sys`` and ``sysctl``."""
 
-from netstack import procfs
+from netstack import procfs, sysfs
 
 
 def test_proc_prints_files_and_lists_them(host, good):
@@ -60,3 +60,23 @@ def test_wrong_words_are_refused(host, refused):
     assert "try: netstack sysctl -a" in refused("sysctl")
     assert "has no value" in refused("sysctl", "-w", "netdev_budget")
     assert "try: netstack sysctl net.core.netdev_budget" in refused("sysctl", "netdev_bugdet")
+
+
+def test_sys_shows_sets_and_lists(host, good, tmp_path):
+    path = "class/net/tap0/queues/rx-1/rps_cpus"
+    assert good("sys", path) == "0\n"
+    assert good("sys", f"{path}=1") == "1\n"
+    assert host.rps.masks == {1: 1}
+    assert good("sys").splitlines() == sysfs.names(host)
+    (row,) = good("sys", path, "--json")
+    assert row == {"file": path, "text": "1\n"}
+    good("sys", "--root", tmp_path)
+    assert (tmp_path / path).read_text() == "1\n"
+
+
+def test_sys_refuses_and_changes_nothing(host, refused):
+    path = "class/net/tap0/queues/rx-0/"
+    error = refused("sys", f"{path}rps_flow_cnt=8", f"{path}rps_cpus=zz")
+    assert "allowed: hexadecimal digits" in error
+    assert f"try: netstack sys {path}rps_cpus=1" in error
+    assert host.rps.flows == {0: 0}
