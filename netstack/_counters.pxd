@@ -134,6 +134,8 @@ cpdef enum skb_drop_reason:
     SKB_DROP_REASON_ARP_MALFORMED          # ARP packet of a wrong shape (ours: Linux frees it unnamed)
     SKB_DROP_REASON_ARP_NOT_FOR_US         # ARP for another's address (ours: Linux frees it unnamed)
     SKB_DROP_REASON_ARP_UNSOLICITED        # ARP reply that nobody asked for (ours: Linux frees it unnamed)
+    SKB_DROP_REASON_IGMP_CSUM              # IGMP checksum is wrong (ours: Linux frees it unnamed)
+    SKB_DROP_REASON_IGMP_IGNORED           # IGMP message that tells a host nothing (ours: Linux frees it unnamed)
     SKB_DROP_REASON_NEIGH_FAILED           # the neighbour does not answer
     SKB_DROP_REASON_NEIGH_QUEUEFULL        # too much waits for the neighbour
     SKB_DROP_REASON_NEIGH_CREATEFAIL       # the neighbour table is full

@@ -71,6 +71,10 @@ cpdef enum sysctl:
     neigh_gc_thresh2
     neigh_gc_thresh3
     neigh_unres_qlen_bytes
+    igmp_max_memberships
+    igmp_max_msf
+    igmp_qrv
+    igmp_link_local_mcast_reports
     fast_path                      # 1: the compiled short cut of proto/; 0: every packet through Python (ours)
     SYSCTL_NR
 
@@ -83,6 +87,9 @@ cpdef enum devconf:
     CNF_SECURE_REDIRECTS
     CNF_SEND_REDIRECTS
     CNF_SHARED_MEDIA
+    CNF_FORCE_IGMP_VERSION
+    CNF_IGMPV2_UNSOLICITED_REPORT_INTERVAL     # ms, as the next
+    CNF_IGMPV3_UNSOLICITED_REPORT_INTERVAL
     CNF_NR
 
 cpdef enum devconf_numbers:
@@ -251,6 +258,8 @@ cdef struct net:
     void *fib                      # proto/_route.pxd
     void (*rt_cache_flush)(net *n) noexcept nogil      # what routes gave is remembered no more [rt_cache_flush()]
     u32 devconf[2][CNF_NR]         # net.ipv4.conf.all.*, net.ipv4.conf.default.*
+    void *mc                       # proto/_mc.pxd
+    void *multicast                # the Python object that setsockopt asks about groups; Net keeps it
     void *ip                       # proto/_ip_output.pxd
     void *icmp                     # proto/_icmp.pxd
     void *udp                      # sock/_table.pxd, the table of the UDP protocol
@@ -345,5 +354,6 @@ cdef class Net:
     cdef net *ptr
     cdef object clock_object
     cdef list kept                 # owners of what hangs off the struct
+    cdef object multicast_object
     cdef object __weakref__
     cdef u32 *devconf(self, int which) except NULL

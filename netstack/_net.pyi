@@ -1,5 +1,5 @@
 from enum import IntEnum
-from typing import final
+from typing import Any, final
 
 class sysctl(IntEnum):
     netdev_budget = 0
@@ -61,8 +61,12 @@ class sysctl(IntEnum):
     neigh_gc_thresh2 = 56
     neigh_gc_thresh3 = 57
     neigh_unres_qlen_bytes = 58
-    fast_path = 59
-    SYSCTL_NR = 60
+    igmp_max_memberships = 59
+    igmp_max_msf = 60
+    igmp_qrv = 61
+    igmp_link_local_mcast_reports = 62
+    fast_path = 63
+    SYSCTL_NR = 64
 
 class devconf(IntEnum):
     CNF_FORWARDING = 0
@@ -72,7 +76,10 @@ class devconf(IntEnum):
     CNF_SECURE_REDIRECTS = 4
     CNF_SEND_REDIRECTS = 5
     CNF_SHARED_MEDIA = 6
-    CNF_NR = 7
+    CNF_FORCE_IGMP_VERSION = 7
+    CNF_IGMPV2_UNSOLICITED_REPORT_INTERVAL = 8
+    CNF_IGMPV3_UNSOLICITED_REPORT_INTERVAL = 9
+    CNF_NR = 10
 
 class devconf_numbers(IntEnum):
     DEVCONF_ALL = 0x10000
@@ -112,6 +119,7 @@ class ManualClock:
 @final
 class Net:
     nf_hooks: int
+    multicast: Any
     def __new__(cls, nr_cpus: int = 1, clock: ManualClock | None = None) -> Net: ...
     def keep(self, owner: object) -> None: ...
     @property

@@ -199,6 +199,16 @@ cdef class Net:
         self.ptr.nf_hooks = bits
 
     @property
+    def multicast(self):
+        """What setsockopt() asks about groups: a ``netstack.proto.ip_sockglue.Multicast``; None for nobody."""
+        return self.multicast_object
+
+    @multicast.setter
+    def multicast(self, it):
+        self.multicast_object = it
+        self.ptr.multicast = <void *>it
+
+    @property
     def nf_rules(self):
         """Bit h is set while there are rules at hook h."""
         return self.ptr.nf_rules

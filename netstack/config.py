@@ -159,6 +159,16 @@ TUNABLES: tuple[Tunable, ...] = (
          "1: heed a path MTU that was learned for what is passed on, too"),
     _row("net.ipv4.conf.all.drop_unicast_in_l2_multicast", 0, 0, 1, "",
          "1: drop unicast addresses that come in broadcast or multicast frames"),
+    # Groups.
+    _row("net.ipv4.igmp_max_memberships", 20, 0, INT_MAX, "groups",
+         "groups that one socket may be a member of"),
+    _row("net.ipv4.igmp_max_msf", 10, 0, INT_MAX, "sources",
+         "sources in a socket's filter of one group"),
+    _row("net.ipv4.igmp_qrv", 2, 1, INT_MAX, "reports",
+         "how often a change of membership is reported (robustness variable)"),
+    _row("net.ipv4.igmp_link_local_mcast_reports", 1, 0, 1, "",
+         "1: report groups of 224.0.0.0/24 too, but never 224.0.0.1"),
+    # Fragments.
     _row("net.ipv4.ipfrag_high_thresh", 4194304, 0, LONG_MAX, "bytes",
          "memory of all fragments; beyond it new ones are dropped"),
     _row("net.ipv4.ipfrag_low_thresh", 3145728, 0, LONG_MAX, "bytes",

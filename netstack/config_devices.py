@@ -41,6 +41,15 @@ ROWS = {
         "1: tell a sender when the next hop is in its own subnet", "one of the two"),
     "shared_media": Row(devconf.CNF_SHARED_MEDIA, 1, 1,
         "1: several subnets share this wire, so a redirect may cross them", "one of the two"),
+    "force_igmp_version": Row(devconf.CNF_FORCE_IGMP_VERSION, 0, 3,
+        "1, 2: speak this version of IGMP; else the queriers say which", "one of the two"),
+    "igmpv2_unsolicited_report_interval": Row(
+        devconf.CNF_IGMPV2_UNSOLICITED_REPORT_INTERVAL, 10000, 2**31 - 1,
+        "ms, up to so long between the reports of a new membership, IGMPv1 and v2",
+        "the device's"),
+    "igmpv3_unsolicited_report_interval": Row(
+        devconf.CNF_IGMPV3_UNSOLICITED_REPORT_INTERVAL, 1000, 2**31 - 1,
+        "ms, the same with IGMPv3", "the device's"),
 }  # fmt: skip
 
 

@@ -134,6 +134,12 @@ REASONS: dict[str, Reason] = {
     "ARP_UNSOLICITED": Reason(
         "proto/arp.py arp_learn", "ARP reply that nobody asked for",
         "usual when a machine announces itself"),
+    "IGMP_CSUM": Reason(
+        "proto/igmp.py igmp_rcv", "IGMP checksum is wrong",
+        "look at the frames: `netstack capture -v igmp`"),
+    "IGMP_IGNORED": Reason(
+        "proto/igmp.py igmp_rcv", "IGMP message that tells a host nothing",
+        "usual: reports and leaves are for routers; `netstack capture -v igmp` shows them"),
     "NEIGH_FAILED": Reason(
         "proto/arp.py neigh_invalidate", "the neighbour does not answer",
         "is the peer up? `netstack capture arp` shows the questions"),

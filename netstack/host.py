@@ -174,7 +174,7 @@ class Host(HostViews):
         nic.open()
         device = NetDevice(nic, name, ifindex, mac, addresses, wire)
         self.devices.append(device)
-        self.inet.add_device(ifindex, addresses)
+        self.inet.add_device(ifindex, addresses, nic.set_mc_list)
         self.config.add_device(name, ifindex)
         self.timer_sources.append(Watchdog(nic, self.net.now()))
         return device

@@ -84,8 +84,16 @@ class HostViews:
         ]
 
     def memberships(self, ifindex: int) -> list[tuple[str, int]]:
-        """Give the groups that a device is a member of, and how many users each has."""
-        return [("224.0.0.1", 1)] if self.devices[ifindex - 1].addresses else []
+        """Give the groups that a device is a member of, and how many users each has; the latest first."""
+        return [(row["group"], row["users"]) for row in self.groups(ifindex)]
+
+    def groups(self, ifindex: int) -> list[dict[str, Any]]:
+        """Give the groups of a device with their users, filters and timers; the latest first."""
+        return self.inet.igmp.rows(ifindex)
+
+    def group_addresses(self, ifindex: int) -> dict[bytes, int]:
+        """Give the group addresses in a device's filter, and how many groups share each."""
+        return self.inet.igmp.devices[ifindex].addresses()
 
     def fragments(self) -> tuple[int, int]:
         """Count the datagrams that wait for fragments, and their memory in bytes."""

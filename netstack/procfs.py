@@ -26,6 +26,7 @@ TCP_IDLE = {
 }  # fmt: skip
 TCP_ESTABLISHED, TCP_CLOSE = 1, 7  # <net/tcp_states.h>; an unconnected socket is in CLOSE
 RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_REJECT = 0x1, 0x2, 0x4, 0x200  # <linux/route.h>
+USER_HZ = 100  # of times in the kernel's texts
 ATF_COM = 0x2  # <linux/if_arp.h>: the hardware address is known
 SOFTIRQS = (
     "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK",
@@ -183,14 +184,44 @@ def net_sockstat(host: Host) -> str:
 
 
 def net_igmp(host: Host) -> str:
-    """Print /proc/net/igmp: every device is a member of 224.0.0.1. [igmp_mc_seq_show()]."""
+    """Print /proc/net/igmp; the time until a report is in hundredths of a second. [igmp_mc_seq_show()]."""
     lines = ["Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"]
     for device in host.devices:
-        groups = host.memberships(device.ifindex)
-        lines.append(f"{device.ifindex}\t{device.name:<10}: {len(groups):5d}      V3\n")
-        for group, users in groups:
-            lines.append(f"\t\t\t\t{_native(group)} {users:5d} 0:00000000\t\t0\n")
+        groups = host.groups(device.ifindex)
+        for row in groups[:1]:
+            head = f"{device.ifindex}\t{device.name:<10}: {len(groups):5d} "
+            lines.append(f"{head}     V{row['querier']}\n")
+        for row in groups:
+            running, left = row["timer"] is not None, int((row["timer"] or 0) * USER_HZ)
+            lines.append(
+                f"\t\t\t\t{_native(row['group'])} {row['users']:5d} {running:d}:{left:08X}\t\t"
+                f"{row['reporter']:d}\n"
+            )
     return "".join(lines)
+
+
+def net_mcfilter(host: Host) -> str:
+    """Print /proc/net/mcfilter: the sources of each group. [igmp_mcf_seq_show()]."""
+    lines = ["Idx Device        MCA        SRC    INC    EXC\n"]
+    for device in host.devices:
+        for row in host.groups(device.ifindex):
+            group = int(IPv4Address(row["group"]))
+            for source, excluded, included in row["sources"]:
+                lines.append(
+                    f"{device.ifindex:3d} {device.name[:6]:>6} 0x{group:08x} "
+                    f"0x{int(IPv4Address(source)):08x} {included:6d} {excluded:6d}\n"
+                )
+    return "".join(lines)
+
+
+def net_dev_mcast(host: Host) -> str:
+    """Print /proc/net/dev_mcast: what a device's address filter lets in. [dev_mc_seq_show()]."""
+    return "".join(
+        f"{device.ifindex:<4d} {device.name:<15} {users:<5d} {0:<5d} {mac.hex()}\n"
+        for device in host.devices
+        for mac, users in host.group_addresses(device.ifindex).items()
+        if device.name != "lo"
+    )
 
 
 def net_ptype(host: Host) -> str:
@@ -228,7 +259,9 @@ FILES: dict[str, Callable[[Host], str]] = {
     "softirqs": softirqs,
     "net/arp": net_arp,
     "net/dev": net_dev,
+    "net/dev_mcast": net_dev_mcast,
     "net/igmp": net_igmp,
+    "net/mcfilter": net_mcfilter,
     "net/netstat": net_netstat,
     "net/ptype": net_ptype,
     "net/raw": net_raw,

@@ -138,6 +138,7 @@ def _set_up(host: Host, device: Device, *, up: bool) -> None:
     if up:
         device.nic.open()
     host.inet.routes.set_down(device.ifindex, not up)
+    host.inet.igmp.set_up(device.ifindex, up=up)
     if not up:
         device.nic.close()
         for entry in host.inet.neigh.entries():

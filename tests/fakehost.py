@@ -133,8 +133,12 @@ class FakeHost:
     def handlers(self) -> list[tuple[str, str, str]]:
         return [("ALL", "tap0", "watch"), ("0800", "", "ip_rcv"), ("0806", "", "arp_rcv")]
 
-    def memberships(self, ifindex: int) -> list[tuple[str, int]]:
-        return [("224.0.0.1", 1)]
+    def groups(self, ifindex: int) -> list[dict[str, Any]]:
+        all_hosts = {"group": "224.0.0.1", "users": 1, "timer": None, "reporter": False}
+        return [all_hosts | {"querier": 3, "sources": []}]
+
+    def group_addresses(self, ifindex: int) -> dict[bytes, int]:
+        return {b"\1\0\x5e\0\0\1": 1}
 
     def fragments(self) -> tuple[int, int]:
         return 2, 4096

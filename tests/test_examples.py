@@ -33,6 +33,7 @@ def test_every_example_is_run_here():
     named = {"two_hosts.py", "scapy_on_a_wire.py", "own_protocols.py", "asyncio_echo.py"}
     named |= {"batches.py", "memory_wire.py", "full_socket.py", "echo.py"}
     named |= {"dns_server.py"}
+    named |= {"multicast.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == named
 
 
@@ -139,3 +140,11 @@ def test_asyncio_echo():
         out, _ = server.communicate(timeout=30)
         assert server.returncode == 0
         assert "balanced" in out
+
+
+@pytest.mark.tap
+def test_multicast_receiver():
+    with fresh_netns():
+        out = run("multicast.py")
+    assert "is a member of 239.1.2.3, 224.0.0.1" in out
+    assert "b'hello group' from 10.0.0.1" in out

@@ -27,7 +27,9 @@ def scale() -> ModuleType:
 
 
 @pytest.mark.bench
-@pytest.mark.parametrize("name", ["sockets", "flows", "ring", "routes", "rules", "budget"])
+@pytest.mark.parametrize(
+    "name", ["sockets", "flows", "groups", "ring", "routes", "rules", "budget"]
+)
 def test_a_frame_costs_no_tenth_more_over_the_range(
     tool: ModuleType, scale: ModuleType, name: str
 ) -> None:

@@ -33,6 +33,7 @@ RINGS = (64, 256, 1024, 4096)
 BUDGETS = (10, 300)
 ROUTES = (0, 100, 100_000)
 RULES = (0, 1, 1000)
+GROUPS = (0, 100, 1000)
 APART = {"wire", "libc"}
 
 
@@ -55,6 +56,7 @@ def ranges(sockets: Sequence[int] = SOCKETS) -> dict[str, list[Road]]:
         "ring": [Road(f"ring {n}", one, ring=n) for n in RINGS],
         "routes": [Road(f"routes {n}", flows(1000), routes=n) for n in ROUTES],
         "rules": [Road(f"rules {n}", one, rules=n) for n in RULES[1:]],
+        "groups": [Road(f"groups {n}", one, groups=n) for n in GROUPS],
         "budget": [Road(f"budget {n}", one, budget=n) for n in reversed(BUDGETS)],
     }
 

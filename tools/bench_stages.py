@@ -112,6 +112,7 @@ class Road:
     promisc: bool = False
     gro: bool = False
     sockets: int = 1
+    groups: int = 0
     ring: int = 256
     budget: int = 300
     burst: int = 256
@@ -161,8 +162,16 @@ class Machine:
         self.sockets = [self.bind(PORT)]
         ports = (port for port in range(1024, 65536) if port != PORT)
         self.sockets += [self.bind(next(ports)) for _ in range(road.sockets - 1)]
+        self.join(road.groups)
         self.far.send(arp_reply())
         self.host.run()
+
+    def join(self, groups: int) -> None:
+        """Make a socket a member of many groups."""
+        self.host.config["net.ipv4.igmp_max_memberships"] = max(20, groups)
+        for i in range(groups):
+            value = socket.inet_aton(f"239.1.{i >> 8}.{i & 255}") + socket.inet_aton(HOST)
+            self.sockets[0].setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, value)
 
     def bind(self, port: int) -> socket.socket:
         """Bind a socket to a port, and to the wildcard address."""

@@ -7,6 +7,7 @@
     sudo tools/kernel_oracle.py --frame 0200...            # one frame, given as hexadecimal digits
     sudo tools/kernel_oracle.py --gro --frames 20000       # the kernel's GRO instead
     sudo tools/kernel_oracle.py --forward --frames 20000   # routers, and frames for others
+    sudo tools/kernel_oracle.py --groups                   # memberships and IGMP over time instead
     sudo tools/kernel_oracle.py --json                     # for programs
 
 The kernel is a network namespace with a TAP of its own, netstack two hosts on wires in memory: one
@@ -30,7 +31,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools._oracle import gro, run
+from tools._oracle import gro, groups, run
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,6 +53,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frame", help="only this frame, in hexadecimal")
     parser.add_argument("--gro", action="store_true", help="compare GRO instead")
     parser.add_argument("--forward", action="store_true", help="let both sides be routers")
+    parser.add_argument(
+        "--groups", action="store_true", help="compare memberships and IGMP over time instead"
+    )
     parser.add_argument("--require", type=float, default=99.5, help="percent [99.5]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
@@ -105,6 +109,8 @@ def one(chosen: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; 0 when enough agrees."""
     chosen = parse(arguments)
+    if chosen.groups:
+        return 1 if groups.report() else 0
     if chosen.case or chosen.frame:
         return one(chosen)
     reports = {"cases": gro.run_cases() if chosen.gro else run.run_cases()}

@@ -124,6 +124,7 @@ cdef struct igb_adapter:
     u32 promisc
     u32 allmulti
     u64 hw_features                # NETIF_F_* that may be switched
+    u32 mta_shadow[128]            # bits of the groups that the host has joined
     u32 nr_mc
     u8 mc[64][6]                   # addresses to hash into MTA
     u8 rss_key[40]

@@ -18,11 +18,11 @@ from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, 
 from netstack.device._igb_csr cimport rd32
 from netstack.device._igb_nic cimport igb_set_missed
 from netstack.device._igb_regs cimport (
-    E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP,
+    E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP, IGB_MTA_WORDS,
 )
 from netstack.device._wire cimport wire as wire_t
 from netstack.device._igb_nic cimport ether_addr_to_u64
-from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
+from netstack.driver._igb_hw cimport igb_hash_mc_addr, igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
 from netstack.driver._igb_main cimport (
     igb_close, igb_open, igb_probe, igb_remove, igb_set_offload, igb_watchdog_task,
 )
@@ -280,6 +280,21 @@ cdef class Igb:
         if self.running:
             igb_set_rx_mode(self.adapter)
         cpus_release(self.adapter.n)
+
+    def set_mc_list(self, bytes addresses):
+        """Take frames to these group addresses, 6 bytes each, beside all else. [igb_write_mc_addr_list()]"""
+        cdef u32 mta[IGB_MTA_WORDS]
+        cdef const u8 *at = addresses
+        cdef size_t i
+        memset(mta, 0, sizeof(mta))
+        for i in range(<size_t>len(addresses) // 6):
+            igb_hash_mc_addr(mta, at + 6 * i)
+        with nogil:
+            cpus_take(self.adapter.n)
+            memcpy(self.adapter.mta_shadow, mta, sizeof(mta))
+            if self.running:
+                igb_set_rx_mode(self.adapter)
+            cpus_release(self.adapter.n)
 
     def set_rss(self, bytes key=None, udp4=None):
         """Set the 40-byte hash key; ``udp4``: hash the ports of UDP too (rx-flow-hash udp4 sdfn)."""

@@ -1,5 +1,6 @@
 """Setting up the NIC's registers; see ``_igb_hw.pyx``."""
 
+from netstack._abi cimport u8, u32
 from netstack.driver._igb cimport igb_adapter, igb_q_vector
 
 cdef void igb_configure(igb_adapter *adapter) noexcept nogil
@@ -7,6 +8,7 @@ cdef void igb_configure_rx(igb_adapter *adapter) noexcept nogil
 cdef void igb_configure_tx(igb_adapter *adapter) noexcept nogil
 cdef void igb_rar_set(igb_adapter *adapter) noexcept nogil
 cdef void igb_set_vlan_mode(igb_adapter *adapter) noexcept nogil
+cdef void igb_hash_mc_addr(u32 *mta, const u8 *addr) noexcept nogil
 cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil
 cdef void igb_setup_mrqc(igb_adapter *adapter) noexcept nogil
 cdef void igb_irq_enable(igb_adapter *adapter) noexcept nogil

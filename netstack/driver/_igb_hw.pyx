@@ -7,7 +7,7 @@ Context  set-up, as the CPU; igb_ring_irq_enable() at the end of a poll; no GIL
 Kernel   igb_configure(), igb_set_rx_mode(), drivers/net/ethernet/intel/igb/igb_main.c
 """
 
-from libc.string cimport memset
+from libc.string cimport memcpy
 
 from netstack._abi cimport load_acquire32, fetch_and32, u8, u32, u64
 from netstack._net cimport NETIF_F_HW_VLAN_CTAG_RX
@@ -91,6 +91,12 @@ cdef void igb_setup_mrqc(igb_adapter *adapter) noexcept nogil:
     wr32(nic, E1000_MRQC, fields)
 
 
+cdef void igb_hash_mc_addr(u32 *mta, const u8 *addr) noexcept nogil:
+    """Set the bit of a group's address in a table like MTA. [igb_hash_mc_addr()]"""
+    cdef u32 hash = (<u32>addr[4] >> 4 | <u32>addr[5] << 4) & 0xFFF
+    mta[hash >> 5] |= <u32>1 << (hash & 31)
+
+
 cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil:
     """Write filters and the longest frame to receive. [igb_set_rx_mode()]
 
@@ -98,16 +104,15 @@ cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil:
     """
     cdef igb_nic *nic = adapter.nic
     cdef u32 rctl = E1000_RCTL_EN | E1000_RCTL_BAM | E1000_RCTL_LPE
-    cdef u32 hash, i
+    cdef u32 i
     cdef u32 words[IGB_MTA_WORDS]
     if adapter.promisc or load_acquire32(&adapter.dev.promiscuity):
         rctl |= E1000_RCTL_UPE | E1000_RCTL_MPE
     elif adapter.allmulti or load_acquire32(&adapter.dev.all_multicast):
         rctl |= E1000_RCTL_MPE
-    memset(words, 0, sizeof(words))
+    memcpy(words, adapter.mta_shadow, sizeof(words))
     for i in range(adapter.nr_mc):
-        hash = (<u32>adapter.mc[i][4] >> 4 | <u32>adapter.mc[i][5] << 4) & 0xFFF
-        words[hash >> 5] |= <u32>1 << (hash & 31)
+        igb_hash_mc_addr(words, adapter.mc[i])
     for i in range(<u32>IGB_MTA_WORDS):
         wr32(nic, E1000_MTA + 4 * i, words[i])
     wr32(nic, E1000_RLPML, IGB_MAX_FRAME_BUILD_SKB

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from netstack.proto.icmp import IPPROTO_ICMP, icmp_err, icmp_rcv
+from netstack.proto.igmp import IPPROTO_IGMP, igmp_rcv
 from netstack.proto.udp import IPPROTO_UDP, udp_err, udp_rcv
 
 Handler = Callable[[Any, Any], object]
@@ -26,5 +27,6 @@ class net_protocol(NamedTuple):
 
 PROTOCOLS: dict[int, net_protocol] = {
     IPPROTO_ICMP: net_protocol(icmp_rcv, icmp_err),
+    IPPROTO_IGMP: net_protocol(igmp_rcv),
     IPPROTO_UDP: net_protocol(udp_rcv, udp_err),
 }

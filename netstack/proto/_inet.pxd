@@ -59,10 +59,12 @@ cdef extern from *:                # <linux/in_route.h>; beyond what a C enum ho
     #define NS_RTCF_BROADCAST 0x10000000u
     #define NS_RTCF_MULTICAST 0x20000000u
     #define NS_RTCF_LOCAL     0x80000000u
+    #define NS_RTCF_NOLOOP    0x00000001u
     """
     const u32 RTCF_BROADCAST "NS_RTCF_BROADCAST"
     const u32 RTCF_MULTICAST "NS_RTCF_MULTICAST"
     const u32 RTCF_LOCAL "NS_RTCF_LOCAL"
+    const u32 RTCF_NOLOOP "NS_RTCF_NOLOOP"         # ours: a group of ours, but the sender wants no copy
 
 
 cdef inline bint ipv4_is_multicast(u32 addr) noexcept nogil:

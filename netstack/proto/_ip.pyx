@@ -34,10 +34,11 @@ from netstack.nf._rules cimport nf_python_wants, nf_rules_pass
 from netstack.proto._inet cimport (
     IP_HLEN, IP_MF, IP_OFFSET, IP_FRAGOFF, IP_PROTO, IP_TOS, IP_TOTLEN, RTCF_LOCAL,
     RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
-    ip_daddr, ip_ihl, ip_saddr,
+    ip_daddr, ip_ihl, ip_saddr, ipv4_is_multicast,
 )
 from netstack.proto._ip_forward cimport ip_forward, ip_forward_peek
 from netstack.proto._route cimport fib, ip_route_input, ip_route_use_hint, rtable
+from netstack.proto._route_mc cimport ip_route_input_mc
 
 cdef enum:
     IPV4_IHL5 = 0x45               # version 4, a header of 5 words
@@ -145,7 +146,10 @@ cdef u32 ip_rcv_route(net *n, sk_buff *skb) noexcept nogil:
     cdef u32 reason
     if skb.rt_flags:               # looped back: routed when it was sent [skb_valid_dst()]
         return SKB_NOT_DROPPED_YET
-    reason = ip_route_input(n, ip_daddr(iph), ip_saddr(iph), skb.dev, ETH_P_IP, &rt)
+    if unlikely(ipv4_is_multicast(ip_daddr(iph))):
+        reason = ip_route_input_mc(n, ip_daddr(iph), ip_saddr(iph), skb.dev, ETH_P_IP, iph[IP_PROTO], &rt)
+    else:
+        reason = ip_route_input(n, ip_daddr(iph), ip_saddr(iph), skb.dev, ETH_P_IP, &rt)
     if likely(reason == SKB_NOT_DROPPED_YET):
         skb.rt_flags = rt.flags
         skb.rt_type = rt.type

@@ -25,7 +25,7 @@ from netstack._counters cimport (
 )
 from netstack._gso cimport skb_checksum_help, skb_is_gso
 from netstack._net cimport (
-    ETH_HLEN, SLOT_PROCESS, Net, ip_default_ttl, mib_add, mib_inc, net, net_device, net_now, sysctl_get,
+    ETH_HLEN, IFF_LOOPBACK, SLOT_PROCESS, Net, ip_default_ttl, mib_add, mib_inc, net, net_device, net_now, sysctl_get,
 )
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, PACKET_HOST, PACKET_LOOPBACK, PACKET_OUTGOING, SkBuff, consume_skb,
@@ -35,7 +35,8 @@ from netstack.nf._rules cimport nf_python_wants, nf_rules_pass
 from netstack.proto._neigh cimport neigh_output
 from netstack.proto._inet cimport (
     ETH_P_IP, IP_CSUM, IP_DADDR, IP_DF, IP_FRAGOFF, IP_HLEN, IP_ID, IP_MF, IP_OFFSET, IP_PROTO, IP_SADDR, IP_TOS,
-    IP_TOTLEN, IP_TTL, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
+    IP_TOTLEN, IP_TTL, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTCF_NOLOOP, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
+    RTN_UNICAST,
     ip_daddr, ip_ihl,
 )
 
@@ -81,7 +82,7 @@ cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u
     put_be16(iph + IP_TOTLEN, <u16>skb.len)
     put_be16(iph + IP_ID, 0 if frag_off & IP_DF else ip_select_ident(n, rt.daddr, rt.saddr, protocol))
     put_be16(iph + IP_FRAGOFF, frag_off)
-    iph[IP_TTL] = ttl if ttl else <u8>sysctl_get(n, ip_default_ttl)
+    iph[IP_TTL] = ttl if ttl or rt.type == RTN_MULTICAST else <u8>sysctl_get(n, ip_default_ttl)
     iph[IP_PROTO] = protocol
     put_be16(iph + IP_CSUM, 0)
     put_be32(iph + IP_SADDR, rt.saddr)
@@ -136,12 +137,13 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
 cdef int ip_output(net *n, sk_buff *skb) noexcept nogil:
     """Send a packet with its header; a copy of what goes to all comes back to us. [ip_output(), ip_mc_output()]"""
     cdef sk_buff *copy
-    if unlikely(skb.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)):
+    if unlikely(skb.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)) and not skb.dev.flags & IFF_LOOPBACK:
         if skb.rt_flags & RTCF_LOCAL and n.netif_rx != NULL:
             copy = ip_copy(n, skb, 0, skb.len)
             if copy != NULL:
                 dev_loopback_xmit(n, copy)
-        if skb.rt_flags & RTCF_MULTICAST and skb.data[IP_TTL] == 0:
+        if (skb.rt_flags & RTCF_MULTICAST and skb.rt_flags & (RTCF_LOCAL | RTCF_NOLOOP)
+                and skb.data[IP_TTL] == 0):
             consume_skb(skb)
             return 0
     if likely(skb.len <= (<ip_out_cb *>skb.cb).mtu) or skb_is_gso(skb):

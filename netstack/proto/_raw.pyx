@@ -30,6 +30,7 @@ from netstack.proto._inet cimport IP_PROTO, IP_TOS, IP_TTL, IPPROTO_ICMP, ip_dad
 from netstack.proto._raw_out cimport raw_sendmsg
 from netstack.proto._udp_prot cimport ip4_datagram_connect, udp_mtu
 from netstack.sock._filter cimport sk_filter_trim
+from netstack.sock._mcast cimport ip_mc_sf_allow
 from netstack.sock._queue cimport sock_queue_rcv_skb
 from netstack.sock._sock cimport (
     AF_INET, SOCK_CB, SOCK_QUEUED, SOCK_RAW, SOCKF_BOUND, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_HDRINCL,
@@ -82,7 +83,8 @@ cdef int raw_local_deliver(net *n, sk_buff *skb) noexcept nogil:
                 add_relaxed32(&sk.drops, 1)
             else:
                 matched += 1
-                if iph[IP_PROTO] != IPPROTO_ICMP or not icmp_filter(sk, skb):
+                if ((iph[IP_PROTO] != IPPROTO_ICMP or not icmp_filter(sk, skb))
+                        and ip_mc_sf_allow(sk, daddr, saddr, dif)):
                     spin_lock(&pool.lock)
                     clone = skb_clone(skb, pool)
                     spin_unlock(&pool.lock)

@@ -67,6 +67,8 @@ cdef struct fib:
 cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil
 cdef bint inet_addr_is_local(net *n, u32 addr) noexcept nogil
 cdef u32 inet_select_addr(net_device *dev, u32 dst) noexcept nogil
+cdef u32 fib_validate_source(net *n, u32 saddr, net_device *dev, const net_device *out, bint *on_link) noexcept nogil
+cdef void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 gateway, u32 flags, u32 rtype) noexcept nogil
 cdef u32 inet_addr_type(net *n, u32 addr) noexcept nogil
 cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil
 cdef int ip_route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogil

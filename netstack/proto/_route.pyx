@@ -30,9 +30,7 @@ from netstack.proto._inet cimport (
     ETH_P_IP, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
     RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, ipv4_is_lbcast, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet,
 )
-
-cdef enum:
-    ALLHOSTS_GROUP = 0xE0000001     # 224.0.0.1: every host is a member (RFC 1112 section 4)
+from netstack.proto._mc cimport ip_check_mc
 
 
 cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil:
@@ -122,8 +120,8 @@ cdef u32 fib_validate_source(net *n, u32 saddr, net_device *dev, const net_devic
     return SKB_DROP_REASON_IP_RPFILTER if rpf == 1 else SKB_NOT_DROPPED_YET
 
 
-cdef inline void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 gateway, u32 flags,
-                        u32 rtype) noexcept nogil:
+cdef void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 gateway, u32 flags,
+                 u32 rtype) noexcept nogil:
     rt.dev = dev
     rt.daddr = daddr
     rt.saddr = saddr
@@ -181,26 +179,6 @@ cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_de
 cdef void rt_cache_flush(net *n) noexcept nogil:
     """Let nobody use what he remembers of routes. [rt_cache_flush()]"""
     fetch_add32(&(<fib *>n.fib).generation, 1)
-
-
-cdef u32 ip_route_input_mc(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil:
-    """Take in what goes to a group that we are a member of."""
-    cdef u32 reason
-    cdef bint on_link
-    if daddr != ALLHOSTS_GROUP:
-        return SKB_DROP_REASON_IP_INVALID_DEST
-    if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr):
-        return SKB_DROP_REASON_IP_INVALID_SOURCE
-    if protocol != ETH_P_IP:
-        return SKB_DROP_REASON_INVALID_PROTO
-    if ipv4_is_loopback(saddr):
-        return SKB_DROP_REASON_IP_LOCALNET
-    if not ipv4_is_zeronet(saddr):
-        reason = fib_validate_source(n, saddr, dev, NULL, &on_link)
-        if reason:
-            return reason
-    rt_set(rt, dev, daddr, daddr, daddr, RTCF_MULTICAST | RTCF_LOCAL, RTN_MULTICAST)
-    return SKB_NOT_DROPPED_YET
 
 
 cdef u32 brd_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil:
@@ -261,7 +239,7 @@ cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 proto
     counts nothing. [ip_route_input_noref()]
     """
     if ipv4_is_multicast(daddr):
-        return ip_route_input_mc(n, daddr, saddr, dev, protocol, rt)
+        return SKB_DROP_REASON_IP_INVALID_DEST     # see _route_mc.pyx
     if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr):
         return SKB_DROP_REASON_IP_INVALID_SOURCE
     if ipv4_is_lbcast(daddr) or (saddr == 0 and daddr == 0):
@@ -331,7 +309,7 @@ cdef int mkroute_output(net *n, u32 daddr, u32 saddr, const fib_entry *entry, rt
     if rtype == RTN_BROADCAST:
         flags = RTCF_BROADCAST | RTCF_LOCAL
     elif rtype == RTN_MULTICAST:
-        flags = RTCF_MULTICAST | (RTCF_LOCAL if daddr == ALLHOSTS_GROUP else 0)
+        flags = RTCF_MULTICAST | (RTCF_LOCAL if ip_check_mc(n, dev.ifindex, daddr, saddr, 0) else 0)
     elif rtype != RTN_UNICAST:
         return -route_error(rtype)
     if saddr == 0:
@@ -357,7 +335,7 @@ cdef int route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogil:
             return -ENETUNREACH
         rt_set(rt, entry.dev, daddr, saddr, daddr, RTCF_BROADCAST | RTCF_LOCAL, RTN_BROADCAST)
         if ipv4_is_multicast(daddr):
-            rt.flags = RTCF_MULTICAST | (RTCF_LOCAL if daddr == ALLHOSTS_GROUP else 0)
+            rt.flags = RTCF_MULTICAST | (RTCF_LOCAL if ip_check_mc(n, entry.dev.ifindex, daddr, saddr, 0) else 0)
             rt.type = RTN_MULTICAST
         return 0
     if entry == NULL:

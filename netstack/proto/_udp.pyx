@@ -35,6 +35,7 @@ from netstack.napi._napi cimport softnet_data
 from netstack.proto._icmp_err cimport icmp_convert, icmp_error, sk_update_pmtu, sock_icmp_error
 from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
 from netstack.sock._filter cimport bpf_run, sk_filter
+from netstack.sock._mcast cimport ip_mc_sf_allow
 from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
     SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_GRO, sock, sock_skb_cb,
@@ -225,7 +226,7 @@ cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
     spin_lock(&table.lock)
     sk = table.port[get_be16(skb.data + 2)]
     while sk != NULL:
-        if compute_score(sk, saddr, sport, daddr, dev_if) < 0:
+        if compute_score(sk, saddr, sport, daddr, dev_if) < 0 or not ip_mc_sf_allow(sk, daddr, saddr, dev_if):
             pass
         elif first == NULL:
             first = sk

@@ -12,19 +12,23 @@ from libc.errno cimport (
 )
 from libc.string cimport memcpy
 
-from netstack._abi cimport load_acquire32, put_be16, u8, u16, u32
+from netstack._abi cimport load_acquire32, put_be16, u8, u16, u32, unlikely
 from netstack._checksum cimport csum_tcpudp_magic
 from netstack._counters cimport IpOutNoRoutes, UdpOutDatagrams, UdpSndbufErrors
 from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mib_inc
 from netstack._skb cimport CHECKSUM_PARTIAL, SKB_GSO_DODGY, SKB_GSO_UDP_L4, sk_buff
 from netstack.proto._icmp_err cimport ip_local_error
-from netstack.proto._inet cimport IP_DF, IP_HLEN, RTCF_BROADCAST, RTN_MULTICAST
+from netstack.proto._inet cimport (
+    IP_DF, IP_HLEN, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTCF_NOLOOP, RTN_MULTICAST, ipv4_is_lbcast,
+    ipv4_is_multicast,
+)
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
+from netstack.proto._route_mc cimport ip_route_output_oif
 from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT, SEND_SHUTDOWN,
     SOCKF_BOUND, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
-    SOCKF_NO_CHECK,
+    SOCKF_MC_LOOP, SOCKF_NO_CHECK,
 )
 from netstack.sock._wake cimport sock_take_err
 
@@ -48,7 +52,11 @@ cdef int udp_autobind(sock *sk) noexcept nogil:
 
 cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexcept nogil:
     """Find the way. ENETUNREACH and its kin, or EACCES for a broadcast without SO_BROADCAST."""
-    cdef int rc = ip_route_output(sk.n, daddr, saddr, rt)
+    cdef int rc
+    if unlikely(daddr >> 29 == 7):     # from 224.0.0.0 on no address is one host's
+        rc = mcast_route(sk, daddr, saddr, dev_if, rt)
+    else:
+        rc = ip_route_output(sk.n, daddr, saddr, rt)
     if rc == 0 and dev_if and rt.dev.ifindex != dev_if:
         rc = -ENETUNREACH
     if rc == 0 and sk.pmtudisc >= IP_PMTUDISC_PROBE:
@@ -58,6 +66,21 @@ cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexc
         mib_inc(sk.n, SLOT_PROCESS, IpOutNoRoutes)
     elif rc == 0 and rt.flags & RTCF_BROADCAST and not load_acquire32(&sk.flags) & SOCKF_BROADCAST:
         rc = -EACCES
+    return rc
+
+
+cdef int mcast_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexcept nogil:
+    """Find the way to a group, or to all: the device that the socket names needs no route."""
+    cdef int rc
+    if ipv4_is_multicast(daddr):
+        dev_if = dev_if if dev_if else sk.mc_index
+        saddr = saddr if saddr else sk.mc_addr
+    if dev_if and (ipv4_is_multicast(daddr) or ipv4_is_lbcast(daddr)):
+        rc = ip_route_output_oif(sk.n, daddr, saddr, dev_if, rt)
+    else:
+        rc = ip_route_output(sk.n, daddr, saddr, rt)
+    if rc == 0 and rt.flags & RTCF_MULTICAST and not load_acquire32(&sk.flags) & SOCKF_MC_LOOP:
+        rt.flags = rt.flags & ~RTCF_LOCAL | RTCF_NOLOOP
     return rc
 
 

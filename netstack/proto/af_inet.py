@@ -27,13 +27,15 @@ from netstack.proto._neigh_table import NeighTable
 from netstack.proto.arp import NeighTimers
 from netstack.proto.frag import Fqdir, FragTimers
 from netstack.proto.icmp import ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, icmp_send
+from netstack.proto.igmp import Igmp
 from netstack.proto.ip import ip_local_out
+from netstack.proto.ip_sockglue import Multicast
 from netstack.proto.route import RTN, Routes
 from netstack.sock import _packet
 from netstack.sock._calls import sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from netstack._net import Net
     from netstack._skb import SkBuff
@@ -76,6 +78,8 @@ class Inet:
         self.net = net
         self.host = host
         self.routes = Routes(net)
+        self.igmp = Igmp(net, drawn)
+        net.multicast = Multicast(self.igmp, self.routes)
         self.neigh = NeighTable(net, drawn)
         arp_init(net)
         self._output = IPOutput(net, drawn)
@@ -89,7 +93,7 @@ class Inet:
         self.hooks = Hooks(net)
         self.hooks.reject = nf_reject
         self.protocols: dict[int, net_protocol] = dict(PROTOCOLS)
-        self.timers = (NeighTimers(host), FragTimers(host))
+        self.timers = (NeighTimers(host), FragTimers(host), self.igmp)
         self._day_offset = time.time_ns() - host.now() if seed is None else 0
 
     # ---- protocols
@@ -112,12 +116,21 @@ class Inet:
 
     # ---- devices
 
-    def add_device(self, ifindex: int, addresses: Iterable[IPv4Interface | str]) -> None:
-        """Give a device its settings and addresses, and the host the routes that follow."""
+    def add_device(
+        self,
+        ifindex: int,
+        addresses: Iterable[IPv4Interface | str],
+        set_filter: Callable[[bytes], object] | None = None,
+    ) -> None:
+        """Give a device its settings and addresses, and the host the routes that follow.
+
+        ``set_filter`` is called with the device's group addresses, 6 bytes each, whenever they change.
+        """
         self.net.devconf_init(ifindex)
         for address in addresses:
             self.routes.add_address(ifindex, address)
         self.routes.addresses.setdefault(ifindex, [])
+        self.igmp.add_device(ifindex, set_filter)
 
     def in_dev(self, ifindex: int, which: devconf, *, every: bool = False) -> bool:
         """Tell whether a setting is on for a device or for all (``every``: and for all). [IN_DEV_ORCONF()]"""

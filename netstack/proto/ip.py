@@ -38,7 +38,7 @@ from netstack.proto.icmp import (
 )
 from netstack.proto.ip_forward import ip_forward
 from netstack.proto.ip_options import ip_options_compile
-from netstack.proto.route import RTN
+from netstack.proto.route import RTCF_LOCAL, RTN
 
 if TYPE_CHECKING:
     from netstack._skb import SkBuff
@@ -67,7 +67,7 @@ def ip_rcv(host: InetHost, skb: SkBuff) -> None:
 
 def ip_rcv_finish(host: InetHost, skb: SkBuff) -> None:
     """Find out whose it is, look at its options, and send it there. Consumes skb."""
-    reason, rt_type, _flags = _ip.rcv_route(host.net, skb)
+    reason, rt_type, flags = _ip.rcv_route(host.net, skb)
     if reason:
         skb.drop(reason)
         return
@@ -82,6 +82,8 @@ def ip_rcv_finish(host: InetHost, skb: SkBuff) -> None:
         ip_error(host, skb)
     elif rt_type == RTN.UNICAST:
         ip_forward(host, skb)
+    elif rt_type == RTN.MULTICAST and not flags & RTCF_LOCAL:
+        skb.drop(skb_drop_reason.SKB_DROP_REASON_IP_INVALID_DEST)  # ours, through lo
     else:
         ip_local_deliver(host, skb)
 

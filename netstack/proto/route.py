@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.errors import oserror
+from netstack.proto import _route_mc
 from netstack.proto._fib import Fib
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Routes:
 
     def __init__(self, net: Net) -> None:
         """Make an empty table and hang it into ``net``."""
+        self.net = net
         self.fib = Fib(net)
         self.addresses: dict[int, list[IPv4Interface]] = {}
         self.broadcasts: dict[IPv4Address, IPv4Address] = {}  # shown of an address; brd +
@@ -370,4 +372,6 @@ class Routes:
         self, daddr: int, saddr: int, ifindex: int, protocol: int = 0x0800
     ) -> InputRoute:
         """Find out what to do with a packet of an EtherType that came in through a device."""
+        if daddr >> 28 == 0xE:
+            return InputRoute(*_route_mc.route_input(self.net, daddr, saddr, ifindex, protocol))
         return InputRoute(*self.fib.route_input(daddr, saddr, ifindex, protocol))

@@ -20,6 +20,7 @@ from netstack._net cimport ip_default_ttl, net_device, rmem_max, sysctl_get, wme
 from netstack.sock._calls cimport fail
 from netstack.sock._errqueue cimport sock_purge_err
 from netstack.sock._filter cimport sk_attach_filter, sk_detach_filter
+from netstack.sock._mcast cimport is_mcast_option, mcast_get, mcast_set
 from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_get, packet_set
 from netstack.sock._sock cimport (
@@ -137,6 +138,8 @@ cdef int set_option(sock *sk, int level, int name, const char *value, Py_ssize_t
         return packet_set(sk, name, value, size)
     if sk.prot.family == AF_PACKET and level == SOL_IP:
         return fail(ENOPROTOOPT)
+    if level == SOL_IP and is_mcast_option(name):
+        return mcast_set(sk, name, value, size)
     if level == SOL_SOCKET and name in (SO_RCVTIMEO, SO_SNDTIMEO):
         return set_timeout(sk, name, value, size)
     if level == SOL_SOCKET and name == SO_BINDTODEVICE:
@@ -246,8 +249,8 @@ cdef int set_device(sock *sk, const char *value, Py_ssize_t size) except -1:
 
 # ---- get
 
-cdef object get_option(sock *sk, int level, int name, int size):
-    """Give an option as an int, or as at most ``size`` bytes when that is not 0."""
+cdef object get_option(sock *sk, int level, int name, int size, bytes buffer):
+    """Give an option as an int, or as at most ``size`` bytes when that is not 0; ``buffer`` has that many."""
     cdef object key = (level, name)
     cdef int number
     if sk.prot.family == AF_PACKET and level == SOL_IP:
@@ -256,6 +259,8 @@ cdef object get_option(sock *sk, int level, int name, int size):
         found = packet_get(sk, name, size)
         if found is not None:
             return found
+    if level == SOL_IP and is_mcast_option(name):
+        return mcast_get(sk, name, buffer, size)
     if level == SOL_SOCKET and name in LONG:
         return get_long(sk, name, size)
     if key in FLAGS:

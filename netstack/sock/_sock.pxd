@@ -40,6 +40,8 @@ cdef enum sock_flags:
     SOCKF_CLOSED = 0x8000          # close() has begun: nobody waits any more
     SOCKF_RECVERR = 0x10000        # IP_RECVERR: keep errors in the error queue
     SOCKF_HDRINCL = 0x20000        # IP_HDRINCL: the application makes the IP header too
+    SOCKF_MC_LOOP = 0x1000000      # IP_MULTICAST_LOOP: what is sent to a group of ours comes back
+    SOCKF_MC_ALL = 0x2000000       # IP_MULTICAST_ALL: take the groups that other sockets joined too
 
 cdef enum pmtudisc_values:         # <linux/in.h>
     IP_PMTUDISC_DONT = 0
@@ -187,6 +189,8 @@ cdef struct sock:                  # the first three parts are a cache line each
     u32 mc_ttl
     u32 pmtudisc                   # IP_PMTUDISC_*
     u32 gso_size                   # UDP_SEGMENT
+    u32 mc_index                   # IP_MULTICAST_IF: device, and
+    u32 mc_addr                    # source of what is sent to groups; 0 for any
     u32 busy_poll_us
     u64 rcvtimeo                   # ns, 0 for none
     u64 sndtimeo
@@ -195,6 +199,7 @@ cdef struct sock:                  # the first three parts are a cache line each
     sk_buff_head error_queue       # sock/_errqueue.pyx; under lock
     void *priv                     # the family's own; freed with the socket
     void *filter                   # sock/_filter.pxd: sk_filter, NULL for none
+    void *mc_list                  # sock/_mcast.pxd: the groups joined, NULL for none; under the table's lock
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it
 

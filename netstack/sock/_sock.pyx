@@ -40,6 +40,7 @@ cdef sock *sk_alloc(net *n, proto *prot) noexcept:
     sk.prot = prot
     sk.efd = <u32>NO_FD
     sk.mc_ttl = 1
+    sk.flags = SOCKF_MC_LOOP | SOCKF_MC_ALL
     sk.pmtudisc = IP_PMTUDISC_WANT
     sk.rcvbuf = <u32>sysctl_get(n, rmem_default)
     sk.sndbuf = <u32>sysctl_get(n, wmem_default)
@@ -87,5 +88,6 @@ cdef void reuse_free(sock *sk) noexcept nogil:
 cdef void sk_free(sock *sk) noexcept nogil:
     """Free a closed socket that no thread is inside of any more."""
     free(sk.filter)
+    free(sk.mc_list)
     free(sk.priv)
     free(sk)

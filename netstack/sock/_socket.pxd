@@ -16,6 +16,7 @@ cdef class Socket:
     cdef u32 sent_addr
     cdef u16 sent_port
     cdef int asked_proto
+    cdef public list mc_list       # proto/ip_sockglue.py: what it has joined, newest first
     cdef object __weakref__
 
     cdef sock *open(self) except NULL

@@ -28,6 +28,7 @@ from netstack.sock._batch cimport (
 from netstack.sock._calls cimport (
     fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
 )
+from netstack.sock._mcast cimport mc_publish, mcast_drop
 from netstack.sock._options cimport get_option, set_option_value
 from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_destination, packet_name, packet_peer
@@ -361,11 +362,16 @@ cdef class Socket:
         """Set an option to a number or to bytes."""
         set_option_value(self.open(), level, optname, value, optlen)
 
-    def getsockopt(self, int level, int optname, int buflen=0, /):
-        """Give an option as a number, or with ``buflen`` as that many bytes at most."""
-        if not 0 <= buflen <= 1024:
+    def getsockopt(self, int level, int optname, buflen=0, /):
+        """Give an option as a number, or with ``buflen`` as that many bytes at most.
+
+        Bytes instead of ``buflen`` are what IP_MSFILTER and MCAST_MSFILTER are asked with: a struct of the option.
+        """
+        cdef bytes buffer = b"" if isinstance(buflen, int) else bytes(buflen)
+        cdef int size = buflen if isinstance(buflen, int) else <int>len(buffer)
+        if isinstance(buflen, int) and not 0 <= size <= 1024:
             raise OSError("getsockopt buflen out of range")
-        return get_option(self.open(), level, optname, buflen)
+        return get_option(self.open(), level, optname, size, buffer if buffer else bytes(size))
 
     # ---- the rest
 
@@ -388,8 +394,13 @@ cdef class Socket:
         cdef sock *sk = self.sk
         if sk != NULL:
             self.sk = NULL
+            mcast_drop(sk)
             with nogil:
                 sk_close(sk)
+
+    def set_memberships(self, rows):
+        """Tell the data path what was joined: (group, ifindex, mode, sources) each. For proto/ip_sockglue.py."""
+        mc_publish(self.memory, rows)
 
     def listen(self, backlog=None, /):
         """Datagram sockets don't listen: EOPNOTSUPP."""

@@ -12,11 +12,13 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 from scapy.utils import checksum
 
+from tests.proto import igmp_frames as f
 from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC, eth, ip, ping, who_has
 
 ALL = "ff:ff:ff:ff:ff:ff"
 GROUP_MAC = "01:00:5e:00:00:01"
 SUBNET = "10.0.0.255"
+OUR_MAC_BYTES = bytes.fromhex(MAC.replace(":", ""))
 ECHO = bytes(ICMP(id=3, seq=4) / bytes(range(24)))
 QUOTED = bytes(IP(src=ADDR, dst=PEER, proto=77) / b"12345678")
 
@@ -384,6 +386,62 @@ ETHERNET = {
     **{f"VLAN 5, cut at {n}": bytes(tagged(5))[:n] for n in (14, 15, 16, 17, 18, 19)},
 }
 
+# To groups. Sockets of tools/_oracle/compare.py have joined GROUP, and OTHER from one source.
+SOURCE = "10.0.0.33"
+GROUPS = {
+    "group joined": f.datagram(f.GROUP),
+    "group joined, another port": f.datagram(f.GROUP, port=8),
+    "group joined, nobody's port": f.datagram(f.GROUP, port=99),
+    "group joined, checksum": f.datagram(f.GROUP)[:-3] + b"\1\2x",
+    "group joined, from nowhere": f.datagram(f.GROUP, src="0.0.0.0"),
+    "group joined, from a group": f.datagram(f.GROUP, src="239.9.9.9"),
+    "group joined, from everybody": f.datagram(f.GROUP, src="255.255.255.255"),
+    "group joined, from loopback": f.datagram(f.GROUP, src="127.0.0.1"),
+    "group joined, from us": f.datagram(f.GROUP, src=ADDR),
+    "group joined, ttl 0": f.datagram(f.GROUP, ttl=0),
+    "group joined, options": f.datagram(f.GROUP, options=b"\1\1\1\0"),
+    "group joined, in a unicast frame": f.datagram(f.GROUP, mac=OUR_MAC_BYTES),
+    "group joined, in a broadcast frame": f.datagram(f.GROUP, mac=b"\xff" * 6),
+    "group joined, to another's mac": f.datagram(f.GROUP, mac=bytes.fromhex("020000000077")),
+    "group joined, fragments": [
+        f.packet(f.GROUP, b"\3\xe8\0\7\0\x18\0\0", 17, frag=0x2000),
+        f.packet(f.GROUP, b"0123456789abcdef", 17, frag=1),
+    ],
+    "group joined, blocked source": f.datagram(f.GROUP, src="10.0.0.44"),
+    "group of a source, from it": f.datagram(f.OTHER, src=SOURCE),
+    "group of a source, from another": f.datagram(f.OTHER),
+    "group of a source, from nowhere": f.datagram(f.OTHER, src="0.0.0.0"),
+    "group not joined": f.datagram("239.9.9.9"),
+    "group next door not joined": f.datagram("224.0.0.9"),
+    "all hosts": f.datagram(f.ALL_HOSTS),
+    "all hosts, from nowhere": f.datagram(f.ALL_HOSTS, src="0.0.0.0"),
+    "echo to a group": f.packet(f.GROUP, bytes(ICMP(id=5)), 1),
+    "unknown protocol to a group": f.packet(f.GROUP, b"12345678", 77),
+    "IGMP, short": f.igmp(f.GROUP, f.message(f.QUERY, 10, f.GROUP)[:7]),
+    "IGMP, checksum": f.igmp(f.GROUP, b"\x11\x0a\x12\x34" + bytes(4)),
+    "IGMP, query of 11 bytes": f.igmp(f.GROUP, f.message(f.QUERY, 10, f.GROUP, b"abc")),
+    "IGMP, query with sources missing": f.igmp(
+        f.GROUP, f.message(f.QUERY, 10, f.GROUP, b"\x02\x7d\0\x02abcd")
+    ),
+    "IGMP, general query with sources": f.query(3, sources=("10.0.0.1",)),
+    "IGMP, query for a group not joined": f.query(3, "239.9.9.9"),
+    "IGMP, query for a source not named": f.query(3, f.OTHER, sources=("10.9.9.9",)),
+    "IGMP, version 2 report": f.report(f.GROUP),
+    "IGMP, version 1 report": f.report(f.GROUP, 1),
+    "IGMP, report to us alone": f.igmp(
+        ADDR, f.message(f.V2_REPORT, 0, f.GROUP), mac=OUR_MAC_BYTES
+    ),
+    "IGMP, report of a source nobody wants": f.igmp(
+        f.OTHER, f.message(f.V2_REPORT, 0, f.OTHER)
+    ),
+    "IGMP, leave": f.igmp(f.GROUP, f.message(f.LEAVE, 0, f.GROUP)),
+    "IGMP, version 3 report": f.igmp(f.ALL_V3, f.message(f.V3_REPORT)),
+    "IGMP, version 3 report to a group": f.igmp(f.GROUP, f.message(f.V3_REPORT)),
+    "IGMP, unknown type": f.igmp(f.GROUP, f.message(0x99, 0, f.GROUP)),
+    "IGMP, without router alert": f.igmp(f.GROUP, f.message(f.LEAVE, 0, f.GROUP), options=b""),
+    "IGMP, ttl 64": f.igmp(f.GROUP, f.message(f.V2_REPORT, 0, f.GROUP), ttl=64),
+}
+
 # What a layer can be asked without a device or a socket.
 CASES: dict[str, list[Any]] = {
     name: case if isinstance(case, list) else [case]
@@ -393,6 +451,6 @@ CASES: dict[str, list[Any]] = {
 # What a whole host is asked.
 HOST_CASES: dict[str, list[Any]] = CASES | {
     name: case if isinstance(case, list) else [case]
-    for group in (DATAGRAMS, ICMP_ERRORS, ETHERNET)
+    for group in (DATAGRAMS, ICMP_ERRORS, ETHERNET, GROUPS)
     for name, case in group.items()
 }

@@ -40,6 +40,14 @@ SOCKETS: list[tuple[int, str, str]] = [
     (13, ADDR, ""),
 ]
 PEER_PORT = 1000
+# By a socket's place above: option, group, source. IP_ADD_MEMBERSHIP, IP_BLOCK_SOURCE, IP_ADD_SOURCE_MEMBERSHIP.
+MEMBERSHIPS = [
+    (0, 35, "239.1.2.3", ""),
+    (6, 35, "239.1.2.3", ""),
+    (6, 38, "239.1.2.3", "10.0.0.44"),
+    (0, 39, "239.1.2.4", "10.0.0.33"),
+]
+IP_MULTICAST_ALL = 49
 
 
 @dataclass
@@ -95,7 +103,11 @@ class Side:
         self.host, self.trace = host, reasons
         make = host.it.host.socket if isinstance(host, Ours) else plain_socket
         self.sockets = [self.open(make(), *one) for one in SOCKETS]
-        self.host.take() if isinstance(host, Kernel) else host.it.sent()
+        for place, option, group, source in MEMBERSHIPS:
+            value = b"".join(stdlib.inet_aton(one) for one in (group, ADDR, source) if one)
+            self.sockets[place].setsockopt(stdlib.IPPROTO_IP, option, value)
+        self.sockets[3].setsockopt(stdlib.IPPROTO_IP, IP_MULTICAST_ALL, 0)
+        self.host.reported()
         self.before = host.counters()
         self.reasons()
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ NUD_PERMANENT = 0x80
 NAME = "tap0"
 # Frames that may wait for a reader. The default, 1000, is what a storm of replies can exceed.
 QUEUE = 10_000
+REPORTED_S = 0.06  # until no report of a new group is due: three times two ticks and a half
 GAUGES = ("IpForwarding", "IpDefaultTTL", "TcpRto", "TcpMaxConn")
 
 # What makes the kernel's answer depend on the time of day or on dice. Ours has a clock that stands.
@@ -32,6 +34,7 @@ NO_TIME = {
     f"net.ipv4.neigh.{NAME}.delay_first_probe_time": 600,
     f"net.ipv4.neigh.{NAME}.gc_stale_time": 600_000,
     f"net.ipv4.neigh.{NAME}.locktime": 100_000,
+    f"net.ipv4.conf.{NAME}.igmpv3_unsolicited_report_interval": 1,
     "net.ipv4.ipfrag_time": 600,
     "net.ipv4.icmp_ratemask": 0,
 }
@@ -92,6 +95,11 @@ class Kernel:
                 frames.append(os.read(self.fd, 65536))
             except BlockingIOError:
                 return frames
+
+    def reported(self) -> None:
+        """Wait until the kernel has reported its groups, which it does twice."""
+        time.sleep(REPORTED_S)
+        self.take()
 
     def counters(self) -> dict[str, int]:
         """Give every SNMP and netstat counter that is not 0, under nstat's names."""
