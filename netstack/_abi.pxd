@@ -82,6 +82,12 @@ cdef extern from *:
     #define ns_le64(v) __builtin_bswap64(v)
     #endif
 
+    static inline uint64_t ns_realtime(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    }
+
     static inline uint64_t ns_monotonic(void) {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
@@ -159,6 +165,7 @@ cdef extern from *:
     u64 cpu_to_le64 "ns_le64"(u64 v) noexcept nogil
 
     u64 monotonic_ns "ns_monotonic"() noexcept nogil
+    u64 realtime_ns "ns_realtime"() noexcept nogil
 
 
 # Reads and writes of network byte order at any alignment.

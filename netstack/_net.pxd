@@ -5,7 +5,8 @@ There is no other state: everything hangs off a ``net``, so two hosts fit in one
 
 cimport cython
 from netstack._abi cimport (
-    add_owned64, add_relaxed64, load_acquire_ptr, load_relaxed32, load_relaxed64, store_relaxed32, u8, u16, u32, u64,
+    add_owned64, add_relaxed64, load_acquire_ptr, load_relaxed32, load_relaxed64, realtime_ns, store_relaxed32, u8, u16,
+    u32, u64,
 )
 from netstack._counters cimport MIB_NR, SKB_FATE_NR
 
@@ -20,6 +21,7 @@ cpdef enum sysctl:
     flow_limit_cpu_bitmap          # bit n: CPU n has a flow limit
     flow_limit_table_len
     rps_sock_flow_entries
+    netdev_tstamp_prequeue
     gro_normal_batch
     gro_flush_timeout              # ns, of every NAPI
     napi_defer_hard_irqs
@@ -280,12 +282,17 @@ cdef struct net:
     void *pool                     # skb_pool: packets made in process context: skb_alloc_process
     u32 nr_cpus
     u32 napi_ids                   # NAPIs ever made
+    u32 netstamp_needed            # sockets that want to know when a packet came [netstamp_needed_key]
     u64 udp_memory                 # bytes of truesize in UDP receive queues
 
 
 cdef inline u64 net_now(net *n) noexcept nogil:
     """Nanoseconds on the clock that the host was given."""
     return n.clock(n.clock_arg)
+
+cdef inline u64 net_realtime(net *n) noexcept nogil:
+    """Nanoseconds since 1970, or on the clock that the host was given. [ktime_get_real()]"""
+    return n.clock(n.clock_arg) if n.clock_arg != NULL else realtime_ns()
 
 cdef inline u64 sysctl_get(net *n, int which) noexcept nogil:
     return load_relaxed64(&n.sysctl[which])

@@ -100,9 +100,10 @@ cdef struct sk_buff:
     sk_buff *frag_list             # further buffers of this packet
     sk_buff *frag_tail
     sk_buff *owner                 # a clone: the sk_buff whose buffer this is
-    u64 tstamp                     # ns, when the driver took it
+    u64 tstamp                     # ns since 1970, when the device core took it; 0: nobody asked
     skb_pool *pool
-    u64 mark
+    u32 mark                       # SO_MARK of the sender
+    u32 priority                   # SO_PRIORITY of the sender
     u32 rt_flags                   # RTCF_*: what routing said (the kernel's skb_dst); 0 for not routed yet
     u32 rt_type                    # RTN_*
     u8 cb[SKB_CB]                  # the current layer's own
@@ -193,6 +194,7 @@ cdef inline void skb_init(sk_buff *skb) noexcept nogil:
     skb.owner = NULL
     skb.tstamp = 0
     skb.mark = 0
+    skb.priority = 0
     skb.rt_flags = 0
     skb.rt_type = 0
 

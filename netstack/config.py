@@ -117,6 +117,8 @@ TUNABLES: tuple[Tunable, ...] = (
          "table of a flow limit that is switched on from now on", form="power of 2"),
     _row("net.core.rps_sock_flow_entries", 0, 0, 1 << 24, "flows",
          "flows whose reader RFS knows, rounded up to a power of 2; 0 for no RFS"),
+    _row("net.core.netdev_tstamp_prequeue", 1, 0, 1, "",
+         "1: time stamps say when a packet came to the device core; 0: when it left its queue there"),
     _row("net.core.gro_normal_batch", 8, 1, INT_MAX, "segments",
          "unmerged packets that NAPI passes up together"),
     _row("net.core.busy_poll", 0, 0, INT_MAX, "us",

@@ -279,7 +279,6 @@ cdef inline void igb_process_skb_fields(igb_q_vector *q, sk_buff *skb, const e10
         skb.vlan_tci = desc.wb.vlan
         skb.vlan_present = 1
     skb.dev = q.rx.dev
-    skb.tstamp = q.napi.sd.now
     skb.queue_mapping = <u16>q.rx.queue_index
     skb.napi_id = q.napi.napi_id
     eth_type_trans(&q.rx, skb)

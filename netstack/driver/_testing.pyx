@@ -85,7 +85,7 @@ cdef class Sink:
                 "ip_summed": skb.ip_summed, "hash": skb.hash, "l4_hash": skb.l4_hash,
                 "vlan": skb.vlan_tci if skb.vlan_present else None, "truesize": skb.truesize,
                 "data_len": skb.data_len, "napi_id": skb.napi_id, "frames": skb.frames,
-                "slot": skb.slot, "network": skb.network_header, "tstamp": skb.tstamp,
+                "slot": skb.slot, "network": skb.network_header,
             }))
             skb_end(skb, SKB_DELIVERED)
             skb = following

@@ -18,7 +18,10 @@ from netstack._counters cimport (
     SKB_DROP_REASON_UNHANDLED_PROTO,
 )
 from netstack._gso cimport skb_is_whole_gso, skb_segment
-from netstack._net cimport ETH_HLEN, IFF_UP, MAX_PTYPES, NETIF_F_GSO_UDP_L4, Net, fast_path, net_device, sysctl_get
+from netstack._net cimport (
+    ETH_HLEN, IFF_UP, MAX_PTYPES, NETIF_F_GSO_UDP_L4, Net, fast_path, net_device, net_realtime, netdev_tstamp_prequeue,
+    sysctl_get,
+)
 from netstack._skb cimport (
     PACKET_OTHERHOST, PACKET_OUTGOING, consume_skb, kfree_skb_reason, skb_clone, skb_headlen, skb_pull,
 )
@@ -108,6 +111,8 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     cdef u32 wanted = load_acquire32(&n.packet_wanted)
     cdef u32 taken = 0
     sd.processed += 1
+    if unlikely(load_relaxed32(&n.netstamp_needed)) and skb.tstamp == 0:
+        skb.tstamp = net_realtime(n)
     if unlikely(skb.protocol == ETH_P_8021Q) and not skb.vlan_present and not skb_vlan_untag(skb):
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
         return
@@ -145,6 +150,13 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     n.to_python(n, skb)
 
 
+cdef void net_timestamp_list(net *n, sk_buff *skb) noexcept nogil:
+    """Note when packets came, before the first of them is handed up. [net_timestamp_check()]"""
+    while skb != NULL:
+        skb.tstamp = net_realtime(n)
+        skb = skb.next
+
+
 cdef void netif_receive_skb_list(net *n, void *head, void *sd) noexcept nogil:
     """Hand up a batch, oldest first, what RPS sends to other CPUs excepted. Consumes the list.
 
@@ -152,6 +164,8 @@ cdef void netif_receive_skb_list(net *n, void *head, void *sd) noexcept nogil:
     """
     cdef sk_buff *skb = <sk_buff *>head
     cdef sk_buff *following
+    if unlikely(load_relaxed32(&n.netstamp_needed)) and sysctl_get(n, netdev_tstamp_prequeue):
+        net_timestamp_list(n, skb)
     if unlikely(load_acquire_ptr(<void **>&n.rps_steer) != NULL):
         skb = <sk_buff *>n.rps_steer(n, head, sd)
     while skb != NULL:

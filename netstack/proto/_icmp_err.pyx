@@ -107,6 +107,7 @@ cdef void ip_icmp_error(sock *sk, const icmp_error *error, u32 err, u16 port, u3
         return
     skb_store_bits(skb, 0, error.quoted + payload, size)
     skb.truesize = error.skb.truesize
+    skb.tstamp = error.skb.tstamp
     cb = SOCK_ERR_CB(skb)
     memset(cb, 0, sizeof(sock_err_cb))
     cb.at.saddr = get_be32(error.quoted + IP_DADDR)

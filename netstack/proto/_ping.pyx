@@ -34,11 +34,13 @@ from netstack.proto._inet cimport (
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb, skb_checksum
 from netstack.proto._raw cimport raw_rcv
 from netstack.proto._route cimport inet_addr_type, rtable
-from netstack.proto._udp_out cimport ip_dont_fragment, ip_generic_getfrag, udp_autobind, udp_route
+from netstack.proto._udp_out cimport (
+    ip_dont_fragment, ip_generic_getfrag, sk_mark_skb, udp_autobind, udp_route,
+)
 from netstack.proto._udp_prot cimport udp_connect, udp_mtu
 from netstack.sock._sock cimport (
     AF_INET, IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, SEND_SHUTDOWN, SOCK_DGRAM, SOCKF_BOUND, SOCKF_CLOSED,
-    SOCKF_CONNECTED, SOCKF_FREEBIND, SOCKF_REUSEADDR, proto, sock, sock_msg,
+    SOCKF_CONNECTED, SOCKF_FREEBIND, SOCKF_REUSEADDR, SOCKO_TRANSPARENT, proto, sock, sock_msg,
 )
 from netstack.sock._table cimport table_of, table_remove, udp_table
 from netstack.sock._wake cimport sock_take_err
@@ -95,7 +97,8 @@ cdef int ping_get_port(sock *sk, u32 addr, u16 ident) noexcept nogil:
     cdef udp_table *sockets = table_of(sk)
     cdef u32 tries = 0
     cdef int result = 0
-    if addr and inet_addr_type(sk.n, addr) != RTN_LOCAL and not load_acquire32(&sk.flags) & SOCKF_FREEBIND:
+    if addr and inet_addr_type(sk.n, addr) != RTN_LOCAL and not (
+            load_acquire32(&sk.flags) & SOCKF_FREEBIND or sk.opts & SOCKO_TRANSPARENT):
         return -EADDRNOTAVAIL
     spin_lock(&sockets.lock)
     if load_acquire32(&sk.flags) & SOCKF_CLOSED:
@@ -158,6 +161,7 @@ cdef int ping_send(sock *sk, const sock_msg *msg, const rtable *rt, u16 sequence
     cdef int rc
     if skb == NULL:
         return -ENOBUFS
+    sk_mark_skb(sk, msg, skb)
     ip_generic_getfrag(skb, 0, msg, 0, size)
     skb.data[0], skb.data[1] = ICMP_ECHO, 0
     put_be16(skb.data + 2, 0)
@@ -193,7 +197,7 @@ cdef int ping_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
     if not msg.has_addr and not load_acquire32(&sk.flags) & SOCKF_CONNECTED:
         return -EDESTADDRREQ
     rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
-                   msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
+                   msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt, msg.dontroute)
     if rc:
         return rc
     if msg.len + IP_HLEN > 0xFFFF or (msg.len + IP_HLEN > rt.mtu

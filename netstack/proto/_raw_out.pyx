@@ -25,7 +25,7 @@ from netstack.proto._ip_output cimport (
     ip_alloc_skb, ip_local_out, ip_out_cb, ip_select_ident, ip_send_skb, use_route,
 )
 from netstack.proto._route cimport rtable
-from netstack.proto._udp_out cimport ip_dont_fragment, ip_generic_getfrag, udp_route
+from netstack.proto._udp_out cimport ip_dont_fragment, ip_generic_getfrag, sk_mark_skb, udp_route
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, SEND_SHUTDOWN, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_HDRINCL,
 )
@@ -73,6 +73,7 @@ cdef int raw_send_hdrinc(sock *sk, const sock_msg *msg, const rtable *rt) noexce
     skb = ip_alloc_skb(sk.n, <u32>msg.len)
     if skb == NULL:
         return -ENOBUFS
+    sk_mark_skb(sk, msg, skb)
     ip_generic_getfrag(skb, 0, msg, 0, <u32>msg.len)
     ihl = ip_ihl(skb.data)
     if ihl < IP_HLEN or ihl > msg.len:
@@ -102,6 +103,7 @@ cdef int raw_send(sock *sk, const sock_msg *msg, const rtable *rt) noexcept nogi
     skb = ip_alloc_skb(sk.n, size)
     if skb == NULL:
         return -ENOBUFS
+    sk_mark_skb(sk, msg, skb)
     ip_generic_getfrag(skb, 0, msg, 0, size)
     if ip_dont_fragment(sk, rt) and size + IP_HLEN <= rt.mtu:
         frag_off = IP_DF
@@ -124,7 +126,7 @@ cdef int raw_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
     if not msg.has_addr and not load_acquire32(&sk.flags) & SOCKF_CONNECTED:
         return -EDESTADDRREQ
     rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
-                   msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt)
+                   msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt, msg.dontroute)
     if rc:
         return rc
     if load_acquire32(&sk.flags) & SOCKF_HDRINCL:

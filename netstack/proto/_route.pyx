@@ -324,7 +324,7 @@ cdef int route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogil:
         if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr) or ipv4_is_zeronet(saddr):
             return -EINVAL
         if inet_addr_type(n, saddr) != RTN_LOCAL:
-            return -EINVAL
+            return -ENETUNREACH
     if daddr == 0:
         daddr = saddr if saddr else 0x7F000001
     entry = fib_lookup(n, daddr)

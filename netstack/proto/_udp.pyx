@@ -15,8 +15,8 @@ from libc.errno cimport EMSGSIZE
 from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    add_relaxed32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, u8, u16, u32,
-    u64, unlikely,
+    add_relaxed32, fetch_or32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, u8,
+    u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_block_add, csum_partial, csum_tcpudp_magic
 from netstack._counters cimport (
@@ -25,7 +25,7 @@ from netstack._counters cimport (
     UdpInErrors, UdpMemErrors, UdpRcvbufErrors,
 )
 from netstack._gso cimport skb_gro_split, skb_is_gso
-from netstack._net cimport SLOT_PROCESS, Net, mib_inc, net
+from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, Net, mib_inc, net
 from netstack._skb cimport (
     CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_DODGY, SKB_GSO_UDP_L4, SkBuff,
     kfree_skb_reason, sk_buff, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_pull,
@@ -38,7 +38,7 @@ from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._mcast cimport ip_mc_sf_allow
 from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
-    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_GRO, sock, sock_skb_cb,
+    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, SOCKF_NAPI_SEEN, sock, sock_skb_cb,
 )
 from netstack.sock._table cimport compute_score, udp_flow, udp_lookup, udp_table
 from netstack.sock._wake cimport sock_data_ready
@@ -154,6 +154,7 @@ cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data 
     cdef sock_skb_cb *cb = SOCK_CB(skb)
     cdef int result
     cdef sk_filter *prog = <sk_filter *>load_acquire_ptr(&sk.filter)
+    cdef u32 flags
     if unlikely(prog != NULL) and not udp_filter(n, sk, prog, skb):
         return
     cb.saddr = get_be32(iph + 12)
@@ -164,6 +165,9 @@ cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data 
     cb.ttl = iph[8]
     cb.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
     skb_pull(skb, UDP_HLEN)
+    flags = load_acquire32(&sk.flags)
+    if unlikely(flags & (SOCKF_CONNECTED | SOCKF_NAPI_SEEN) != SOCKF_NAPI_SEEN):
+        sk_mark_napi_id(sk, skb, flags)
     result = sock_queue_rcv(sk, skb)
     if likely(result == SOCK_QUEUED):
         sock_data_ready(sk, sd)
@@ -175,6 +179,20 @@ cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data 
     else:
         mib_inc(n, skb.slot, UdpRcvbufErrors)
         kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_RCVBUFF)
+
+
+cdef inline void sk_mark_napi_id(sock *sk, const sk_buff *skb, u32 flags) noexcept nogil:
+    """Note which NAPI brought a datagram, and which CPU: of a connected socket always, else once.
+
+    [sk_mark_napi_id(), sk_mark_napi_id_once(), sk_incoming_cpu_update()]
+    """
+    if flags & SOCKF_CONNECTED:
+        sk.incoming_cpu = skb.slot - SLOT_CPU0 if skb.slot >= SLOT_CPU0 else 0
+        if skb.napi_id:
+            sk.napi_id = skb.napi_id
+    elif skb.napi_id:
+        sk.napi_id = skb.napi_id
+        fetch_or32(&sk.flags, SOCKF_NAPI_SEEN)
 
 
 cdef bint udp_filter(net *n, sock *sk, const sk_filter *prog, sk_buff *skb) noexcept nogil:

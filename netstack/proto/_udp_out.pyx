@@ -19,8 +19,8 @@ from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mi
 from netstack._skb cimport CHECKSUM_PARTIAL, SKB_GSO_DODGY, SKB_GSO_UDP_L4, sk_buff
 from netstack.proto._icmp_err cimport ip_local_error
 from netstack.proto._inet cimport (
-    IP_DF, IP_HLEN, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTCF_NOLOOP, RTN_MULTICAST, ipv4_is_lbcast,
-    ipv4_is_multicast,
+    IP_DF, IP_HLEN, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTCF_NOLOOP, RTN_MULTICAST, RTN_UNICAST,
+    ipv4_is_lbcast, ipv4_is_multicast,
 )
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
 from netstack.proto._route_mc cimport ip_route_output_oif
@@ -28,7 +28,7 @@ from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DO, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT, SEND_SHUTDOWN,
     SOCKF_BOUND, SOCKF_BROADCAST, SOCKF_CLOSED, SOCKF_CONNECTED,
-    SOCKF_MC_LOOP, SOCKF_NO_CHECK,
+    SOCKF_MC_LOOP, SOCKF_NO_CHECK, SOCKO_DONTROUTE, SOCKO_TRANSPARENT,
 )
 from netstack.sock._wake cimport sock_take_err
 
@@ -50,13 +50,17 @@ cdef int udp_autobind(sock *sk) noexcept nogil:
     return -EAGAIN if rc == -EADDRINUSE else rc
 
 
-cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexcept nogil:
+cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt, bint dontroute) noexcept nogil:
     """Find the way. ENETUNREACH and its kin, or EACCES for a broadcast without SO_BROADCAST."""
     cdef int rc
     if unlikely(daddr >> 29 == 7):     # from 224.0.0.0 on no address is one host's
         rc = mcast_route(sk, daddr, saddr, dev_if, rt)
+    elif unlikely(sk.opts & (SOCKO_TRANSPARENT | SOCKO_DONTROUTE) or dontroute):
+        rc = route_oddly(sk, daddr, saddr, dontroute, rt)
     else:
         rc = ip_route_output(sk.n, daddr, saddr, rt)
+    if unlikely(sk.uc_index) and dev_if == 0 and rc == 0 and rt.type != RTN_MULTICAST:
+        dev_if = sk.uc_index
     if rc == 0 and dev_if and rt.dev.ifindex != dev_if:
         rc = -ENETUNREACH
     if rc == 0 and sk.pmtudisc >= IP_PMTUDISC_PROBE:
@@ -82,6 +86,23 @@ cdef int mcast_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noe
     if rc == 0 and rt.flags & RTCF_MULTICAST and not load_acquire32(&sk.flags) & SOCKF_MC_LOOP:
         rt.flags = rt.flags & ~RTCF_LOCAL | RTCF_NOLOOP
     return rc
+
+
+cdef int route_oddly(sock *sk, u32 daddr, u32 saddr, bint dontroute, rtable *rt) noexcept nogil:
+    """Find the way with IP_TRANSPARENT, which takes any source address, or without routers (SO_DONTROUTE)."""
+    cdef bint any_source = sk.opts & SOCKO_TRANSPARENT != 0
+    cdef int rc = ip_route_output(sk.n, daddr, 0 if any_source else saddr, rt)
+    if rc == 0 and any_source and saddr:
+        rt.saddr = saddr
+    if rc == 0 and (dontroute or sk.opts & SOCKO_DONTROUTE) and rt.type == RTN_UNICAST and rt.gateway != rt.daddr:
+        rc = -ENETUNREACH
+    return rc
+
+
+cdef void sk_mark_skb(const sock *sk, const sock_msg *msg, sk_buff *skb) noexcept nogil:
+    """Give a packet the mark and the priority of its sender, or those that a control message names."""
+    skb.mark = msg.mark if msg.has_mark else sk.mark
+    skb.priority = msg.priority if msg.has_priority else sk.priority
 
 
 cdef int udp_destination(sock *sk, const sock_msg *msg, u32 *daddr, u16 *dport) noexcept nogil:
@@ -151,6 +172,7 @@ cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, co
     put_be16(skb.data + 2, dport)
     put_be16(skb.data + 4, <u16>(UDP_HLEN + size))
     put_be16(skb.data + 6, 0)
+    sk_mark_skb(sk, msg, skb)
     ip_generic_getfrag(skb, UDP_HLEN, msg, offset, size)
     if not load_acquire32(&sk.flags) & SOCKF_NO_CHECK:
         udp_set_csum(skb, rt, gso_size)
@@ -203,7 +225,7 @@ cdef int udp_way(sock *sk, const sock_msg *msg, rtable *rt, u16 *dport) noexcept
         rc = udp_destination(sk, msg, &daddr, dport)
     if rc == 0:
         rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
-                       msg.ifindex if msg.ifindex else sk.bound_dev_if, rt)
+                       msg.ifindex if msg.ifindex else sk.bound_dev_if, rt, msg.dontroute)
     return rc
 
 

@@ -16,12 +16,19 @@ from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
 from netstack.proto._route cimport ip_route_output, rtable
 from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
 from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
-from netstack.sock._sock cimport AF_INET, SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, proto, sock
+from netstack.sock._sock cimport (
+    AF_INET, SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, SOCKO_CORK, SOCKO_NO_CHECK6_RX,
+    SOCKO_NO_CHECK6_TX, proto, sock,
+)
 from netstack.sock._table cimport (
     table_changed, table_create, table_destroy, table_get_port, table_unhash, udp_lookup, udp_table,
 )
 
 cdef enum options:
+    UDP_CORK = 1
+    UDP_ENCAP = 100
+    UDP_NO_CHECK6_TX = 101
+    UDP_NO_CHECK6_RX = 102
     UDP_SEGMENT = 103
     UDP_GRO = 104
 
@@ -38,7 +45,7 @@ cdef int ip4_datagram_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
     cdef int rc
     if load_acquire32(&sk.flags) & SOCKF_CLOSED:
         return -EBADF
-    rc = udp_route(sk, addr, sk.saddr, sk.bound_dev_if, &rt)
+    rc = udp_route(sk, addr, sk.saddr, sk.bound_dev_if, &rt, False)
     if rc:
         return rc
     if sk.saddr == 0:
@@ -60,6 +67,12 @@ cdef int udp_mtu(sock *sk) noexcept nogil:
     return <int>rt.mtu
 
 
+cdef u32 flag_option(int name) noexcept nogil:
+    """The bit in sk.opts of an option that is one; the two of IPv6 are kept and have nothing to do."""
+    return (SOCKO_CORK if name == UDP_CORK else SOCKO_NO_CHECK6_TX if name == UDP_NO_CHECK6_TX
+            else SOCKO_NO_CHECK6_RX if name == UDP_NO_CHECK6_RX else 0)
+
+
 cdef int udp_setsockopt(sock *sk, int name, int value) noexcept nogil:
     """Set an option of level SOL_UDP."""
     if name == UDP_SEGMENT:
@@ -72,6 +85,10 @@ cdef int udp_setsockopt(sock *sk, int name, int value) noexcept nogil:
             sk.n.udp_gro_lookup = udp_gro_lookup
         else:
             fetch_and32(&sk.flags, ~<u32>SOCKF_GRO)
+    elif flag_option(name):
+        sk.opts = sk.opts | flag_option(name) if value else sk.opts & ~flag_option(name)
+    elif name == UDP_ENCAP and value == 0:
+        pass
     else:
         return -ENOPROTOOPT
     return 0
@@ -83,6 +100,10 @@ cdef int udp_getsockopt(sock *sk, int name, int *value) noexcept nogil:
         value[0] = <int>sk.gso_size
     elif name == UDP_GRO:
         value[0] = 1 if load_acquire32(&sk.flags) & SOCKF_GRO else 0
+    elif flag_option(name):
+        value[0] = 1 if sk.opts & flag_option(name) else 0
+    elif name == UDP_ENCAP:
+        value[0] = 0
     else:
         return -ENOPROTOOPT
     return 0

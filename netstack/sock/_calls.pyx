@@ -19,7 +19,8 @@ from netstack.sock._address cimport format_ipv4, parse_sockaddr
 from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_bind_to
 from netstack.sock._sock cimport (
-    SOCK_RAW, SOCKF_CONNECTED, SOCKF_FREEBIND, proto, rmem_alloc, sk_alloc, sk_close, sk_free, sock, sock_queued,
+    SOCK_RAW, SOCKF_CONNECTED, SOCKF_FREEBIND, SOCKO_BIND_NO_PORT, SOCKO_TRANSPARENT, proto, rmem_alloc, sk_alloc,
+    sk_close, sk_free, sock, sock_queued,
 )
 from netstack.sock._table cimport addr_is_for_many, addr_is_ours, table_add, udp_table
 from netstack.sock._wake cimport sock_wake
@@ -82,10 +83,14 @@ cdef int inet_bind(sock *sk, object address) except -1:
     if sk.prot.family == AF_PACKET:
         return packet_bind_to(sk, address)
     parse_sockaddr(address, "bind", &addr, &port)
-    if not load_acquire32(&sk.flags) & SOCKF_FREEBIND and not addr_is_ours(sk.n, addr, sk.bound_dev_if):
+    if not (load_acquire32(&sk.flags) & SOCKF_FREEBIND or sk.opts & SOCKO_TRANSPARENT or addr_is_ours(
+            sk.n, addr, sk.bound_dev_if)):
         fail(EADDRNOTAVAIL)
     if sk.num and sk.prot.type != SOCK_RAW:
         fail(EINVAL)
+    if port == 0 and sk.opts & SOCKO_BIND_NO_PORT and sk.prot.type != SOCK_RAW:
+        sk.saddr = sk.rcv_saddr = addr         # the port is taken when one is needed
+        return 0
     rc = sk.prot.get_port(sk, addr, port)
     if rc < 0:
         fail(-rc)

@@ -11,12 +11,14 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EINVAL
 from libc.string cimport memcpy, memset
 
-from netstack._abi cimport htonl, htons, ntohl, u8, u16, u32
-from netstack._net cimport net_device
+from netstack._abi cimport htonl, htons, ntohl, u8, u16, u32, u64, unlikely
+from netstack._net cimport net_device, net_realtime
+from netstack._skb cimport sk_buff, skb_network_header
 from netstack.sock._calls cimport fail
 from netstack.sock._sock cimport (
     SO_EE_ORIGIN_ICMP, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL,
-    SOCKF_RXQ_OVFL,
+    SOCKF_RXQ_OVFL, SOCKO_RCVMARK, SOCKO_RCVPRIORITY, SOCKO_RCVTSTAMP, SOCKO_RCVTSTAMPNS, SOCKO_RECVOPTS,
+    SOCKO_TSTAMP_NEW,
 )
 
 cdef enum:
@@ -26,9 +28,18 @@ cdef enum:
     IP_TOS = 1
     IP_TTL = 2
     IP_PKTINFO = 8
+    IP_RECVOPTS = 6
     IP_RECVERR = 11
     IP_ORIGDSTADDR = 20
+    SO_PRIORITY = 12
+    SO_TIMESTAMP_OLD = 29
+    SO_TIMESTAMPNS_OLD = 35
+    SO_MARK = 36
+    SO_TIMESTAMPING_OLD = 37
     SO_RXQ_OVFL = 40
+    SO_TIMESTAMP_NEW = 63
+    SO_TIMESTAMPNS_NEW = 64
+    SO_TIMESTAMPING_NEW = 65
     UDP_SEGMENT = 103
     UDP_GRO = 104
     MSG_CTRUNC = 8
@@ -86,18 +97,26 @@ cdef u32 spec_dst(sock *sk, const sock_skb_cb *cb) noexcept:
     return dev.addr[0].local if dev.nr_addrs else cb.daddr
 
 
-cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, u32 gso_size, Py_ssize_t room, int *msg_flags):
+cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, const skb_meta *meta, u32 gso_size, Py_ssize_t room,
+                    int *msg_flags):
     """Make the list of recvmsg(): what the socket asked for, in the kernel's order."""
     cdef list out = []
     cdef u32 flags = sk.flags
     cdef sockaddr_in dst
     cdef int number
+    put_timestamps(sk, meta.tstamp, False, out, &room, msg_flags)
     if flags & SOCKF_RXQ_OVFL and cb.dropcount:
         put(out, &room, msg_flags, SOL_SOCKET, SO_RXQ_OVFL, &cb.dropcount, sizeof(u32))
+    if sk.opts & SOCKO_RCVMARK:
+        put(out, &room, msg_flags, SOL_SOCKET, SO_MARK, &meta.mark, sizeof(u32))
+    if sk.opts & SOCKO_RCVPRIORITY:
+        put(out, &room, msg_flags, SOL_SOCKET, SO_PRIORITY, &meta.priority, sizeof(u32))
     if flags & SOCKF_GRO and gso_size:
         number = <int>gso_size
         put(out, &room, msg_flags, SOL_UDP, UDP_GRO, &number, sizeof(int))
     put_ip_cmsgs(sk, cb, spec_dst(sk, cb) if flags & SOCKF_PKTINFO else 0, out, &room, msg_flags)
+    if sk.opts & SOCKO_RECVOPTS and meta.optlen:
+        put(out, &room, msg_flags, SOL_IP, IP_RECVOPTS, meta.opt, meta.optlen)
     if flags & SOCKF_RECVORIGDSTADDR:
         memset(&dst, 0, sizeof(dst))
         dst.sin_family = 2         # AF_INET
@@ -105,6 +124,42 @@ cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, u32 gso_size, Py_ssize_t ro
         dst.sin_addr = htonl(cb.daddr)
         put(out, &room, msg_flags, SOL_IP, IP_ORIGDSTADDR, &dst, sizeof(sockaddr_in))
     return out
+
+
+cdef void skb_meta_of(const sock *sk, const sk_buff *skb, skb_meta *meta) noexcept:
+    """Note what control messages tell of a packet that is about to be given back."""
+    cdef const u8 *iph
+    meta.tstamp, meta.mark, meta.priority, meta.optlen = skb.tstamp, skb.mark, skb.priority, 0
+    if unlikely(sk.opts & SOCKO_RECVOPTS):
+        iph = skb_network_header(skb)
+        meta.optlen = (<u32>(iph[0] & 15) << 2) - 20
+        memcpy(meta.opt, iph + 20, meta.optlen)
+
+
+cdef int put_timestamps(sock *sk, u64 tstamp, bint error, list out, Py_ssize_t *room, int *msg_flags) except -1:
+    """Append when the packet came, as SO_TIMESTAMP, SO_TIMESTAMPNS and SO_TIMESTAMPING want it.
+
+    A packet that came before anybody asked has no time: the first two then say when it is read.
+    [__sock_recv_timestamp()]
+    """
+    cdef bint is_new = sk.opts & SOCKO_TSTAMP_NEW != 0
+    cdef u64 came = tstamp
+    cdef u64 times[6]
+    if sk.opts & SOCKO_RCVTSTAMP:
+        if came == 0:
+            tstamp = came = net_realtime(sk.n)
+        times[0], times[1] = came // 1_000_000_000, came % 1_000_000_000
+        if sk.opts & SOCKO_RCVTSTAMPNS:
+            put(out, room, msg_flags, SOL_SOCKET, SO_TIMESTAMPNS_NEW if is_new else SO_TIMESTAMPNS_OLD, times, 16)
+        else:
+            times[1] //= 1000
+            put(out, room, msg_flags, SOL_SOCKET, SO_TIMESTAMP_NEW if is_new else SO_TIMESTAMP_OLD, times, 16)
+    if tstamp and sk.tsflags & SOF_TIMESTAMPING_SOFTWARE and (
+            error or sk.tsflags & SOF_TIMESTAMPING_RX_SOFTWARE or not sk.tsflags & SOF_TIMESTAMPING_OPT_RX_FILTER):
+        memset(times, 0, sizeof(times))
+        times[0], times[1] = tstamp // 1_000_000_000, tstamp % 1_000_000_000
+        put(out, room, msg_flags, SOL_SOCKET, SO_TIMESTAMPING_NEW if is_new else SO_TIMESTAMPING_OLD, times, 48)
+    return 0
 
 
 cdef int put_ip_cmsgs(sock *sk, const sock_skb_cb *cb, u32 spec, list out, Py_ssize_t *room,
@@ -126,11 +181,12 @@ cdef int put_ip_cmsgs(sock *sk, const sock_skb_cb *cb, u32 spec, list out, Py_ss
     return 0
 
 
-cdef list put_err_cmsgs(sock *sk, sock_err_cb *error, Py_ssize_t room, int *msg_flags):
+cdef list put_err_cmsgs(sock *sk, sock_err_cb *error, const skb_meta *meta, Py_ssize_t room, int *msg_flags):
     """Make the list of recvmsg(MSG_ERRQUEUE): the ICMP message's own header, then IP_RECVERR. [ip_recv_error()]"""
     cdef list out = []
     cdef ip_error data
     memset(&data, 0, sizeof(data))
+    put_timestamps(sk, meta.tstamp, True, out, &room, msg_flags)
     data.ee_errno, data.ee_info = error.ee_errno, error.ee_info
     data.ee_origin, data.ee_type, data.ee_code = error.ee_origin, error.ee_type, error.ee_code
     if error.ee_origin == SO_EE_ORIGIN_ICMP:
@@ -172,6 +228,12 @@ cdef int get_cmsgs(object ancdata, sock_msg *msg) except -1:
             memcpy(&info, <const char *>data, sizeof(in_pktinfo))
             msg.saddr = ntohl(info.ipi_spec_dst)
             msg.ifindex = <u32>info.ipi_ifindex
+        elif level == SOL_SOCKET and kind == SO_MARK and len(data) == sizeof(u32):
+            memcpy(&msg.mark, <const char *>data, sizeof(u32))
+            msg.has_mark = True
+        elif level == SOL_SOCKET and kind == SO_PRIORITY and len(data) == sizeof(u32):
+            memcpy(&msg.priority, <const char *>data, sizeof(u32))
+            msg.has_priority = True
         elif level == SOL_UDP and kind == UDP_SEGMENT and len(data) == sizeof(u16):
             memcpy(&size, <const char *>data, sizeof(u16))
             msg.gso_size = size

@@ -11,7 +11,7 @@ forward and stays inside, so it ends; every load is checked when it runs, and on
 refuses the datagram.
 """
 
-from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM
+from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EPERM
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -19,6 +19,7 @@ from netstack._abi cimport add_relaxed32, get_be16, get_be32, i32, load_acquire_
 from netstack._net cimport SLOT_CPU0
 from netstack._skb cimport skb_copy_bits, skb_headlen, skb_mac_header, skb_network_header
 from netstack.sock._calls cimport fail
+from netstack.sock._sock cimport SOCKO_FILTER_LOCKED
 from netstack.sock._table cimport table_wait
 
 cdef extern from "<sys/uio.h>":
@@ -156,6 +157,8 @@ cdef int sk_attach_filter(sock *sk, const char *fprog, Py_ssize_t size) except -
     """Give the socket the program that a struct sock_fprog points to, instead of the one it has."""
     cdef sock_fprog given
     cdef sk_filter *prog
+    if sk.opts & SOCKO_FILTER_LOCKED:
+        return fail(EPERM)
     if size != <Py_ssize_t>sizeof(sock_fprog):
         return fail(EINVAL)
     memcpy(&given, fprog, sizeof(sock_fprog))
@@ -177,6 +180,8 @@ cdef int sk_attach_filter(sock *sk, const char *fprog, Py_ssize_t size) except -
 
 cdef int sk_detach_filter(sock *sk) except -1:
     """Take the socket's program away; ENOENT when it has none."""
+    if sk.opts & SOCKO_FILTER_LOCKED:
+        return fail(EPERM)
     if sk.filter == NULL:
         return fail(ENOENT)
     replace(sk, NULL)

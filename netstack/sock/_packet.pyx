@@ -14,7 +14,7 @@ A socket gets a copy, not a clone: so a reader that sleeps keeps neither a recei
 cimport cython
 from libc.errno cimport (
     EBADF, EINVAL, EMSGSIZE, ENETDOWN, ENOBUFS, ENODEV, ENOMEM, ENOPROTOOPT, ENXIO,
-    EOPNOTSUPP, EPIPE,
+    EOPNOTSUPP, EPIPE, EPROTONOSUPPORT,
 )
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -24,7 +24,7 @@ from netstack._abi cimport (
     spin_unlock,
 )
 from netstack._counters cimport MIB_NR
-from netstack._net cimport ETH_HLEN, IFF_UP, SLOT_PROCESS, net_device
+from netstack._net cimport ETH_HLEN, IFF_UP, SLOT_PROCESS, net_device, net_realtime
 from netstack._skb cimport (
     PACKET_OUTGOING, SKB_STRUCT, consume_skb, dev_queue_xmit, process_skb, skb_class_for, skb_copy_bits, skb_headlen,
     skb_mac_header, skb_network_header,
@@ -32,7 +32,7 @@ from netstack._skb cimport (
 from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._queue cimport sock_queue_rcv_skb
 from netstack.sock._sock cimport (
-    SEND_SHUTDOWN, SOCK_CB, SOCK_DGRAM, SOCK_QUEUED, SOCK_RAW, SOCKF_CLOSED, rmem_alloc, sock_msg,
+    SEND_SHUTDOWN, SOCK_CB, SOCK_DGRAM, SOCK_QUEUED, SOCK_RAW, SOCKF_CLOSED, SOCKO_NOFCS, rmem_alloc, sock_msg,
     sock_skb_cb,
 )
 from netstack.sock._table cimport table_of, table_remove, udp_table
@@ -109,7 +109,10 @@ cdef bint packet_rcv(net *n, sock *sk, sk_buff *skb, softnet_data *sd) noexcept 
         return True
     copy.truesize = skb.truesize
     copy.dev = skb.dev
+    copy.mark = skb.mark
     copy.tstamp = skb.tstamp
+    if skb.pkt_type == PACKET_OUTGOING and load_relaxed32(&n.netstamp_needed):
+        copy.tstamp = net_realtime(n)
     cb = <packet_cb *>copy.cb
     memset(cb, 0, sizeof(packet_cb))
     cb.at.csum_unchecked = 1       # so that packet_complete() tells the reader whose it is
@@ -185,6 +188,8 @@ cdef int packet_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
         return -<int>err
     if load_acquire32(&sk.shutdown) & SEND_SHUTDOWN:
         return -EPIPE
+    if sk.opts & SOCKO_NOFCS:          # no device of ours can leave the checksum out
+        return -EPROTONOSUPPORT
     if msg.len > dev.mtu + (0 if header else ETH_HLEN + 4):
         return -EMSGSIZE
     if header == 0 and msg.len < ETH_HLEN or header and not msg.has_addr:
@@ -204,6 +209,7 @@ cdef int packet_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
     skb.mac_header = <u16>(skb.data - skb.head)
     skb.network_header = <u16>(skb.mac_header + ETH_HLEN)
     skb.for_taps = SENT_BY_PACKET
+    skb.mark = msg.mark if msg.has_mark else sk.mark
     SOCK_CB(skb).sk = sk
     return dev_queue_xmit(skb)
 

@@ -6,15 +6,18 @@ sock_first(), sock_read_end() at the end.
 """
 
 from netstack._abi cimport (
-    load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32,
+    load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32, unlikely,
 )
 from netstack._skb cimport sk_buff
-from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, sock, sock_efd
+from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, SOCKF_PEEK_OFF, sock, sock_efd
 from netstack.sock._wake cimport sock_sync_fd
 
 cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
 cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil
 cdef sk_buff *sock_splice(sock *sk) noexcept nogil
+cdef sk_buff *sock_peek_at(sock *sk, sk_buff *skb) noexcept nogil
+cdef void sock_peek_end(sock *sk, sk_buff *skb, u32 copied) noexcept nogil
+cdef void sock_peek_bwd(sock *sk, u32 size) noexcept nogil
 cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil
 cdef void sock_end_odd(sock *sk, sk_buff *skb) noexcept nogil
 cdef void sock_flush(sock *sk) noexcept nogil
@@ -65,6 +68,8 @@ cdef inline void sock_pop(sock *sk, sk_buff *skb) noexcept nogil:
 cdef inline void sock_taken(sock *sk, sk_buff *skb) noexcept nogil:
     """End the datagram that sock_next() gave: an application has it. Stays locked."""
     sock_pop(sk, skb)
+    if unlikely(load_acquire32(&sk.flags) & SOCKF_PEEK_OFF):
+        sock_peek_bwd(sk, skb.len)
     sk.deficit += SOCK_CB(skb).truesize
     if skb.frag_list == NULL and skb.owner == NULL and load_acquire32(&skb.dataref) == 1:
         sk.dead_frames += skb.frames

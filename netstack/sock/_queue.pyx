@@ -99,6 +99,7 @@ cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
         cb.truesize = size
         cb.dropcount = sk.drops
         cb.taken = 0
+        cb.peeked = 0
         append(sk, skb)
     spin_unlock(&sk.lock)
     if result != SOCK_QUEUED:
@@ -114,6 +115,7 @@ cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil:
     cdef sock_skb_cb *cb = SOCK_CB(skb)
     cdef bint fits
     cb.taken = 0
+    cb.peeked = 0
     spin_lock(&sk.lock)
     fits = sk.rmem_in - load_relaxed64(&sk.rmem_out) < sk.rcvbuf
     if fits:
@@ -144,6 +146,70 @@ cdef sk_buff *sock_splice(sock *sk) noexcept nogil:
         store_relaxed32(&sk.rxhash, sk.reader_queue.first.hash)    # [sock_rps_save_rxhash()]
         sock_rps_record_flow(sk)
     return sk.reader_queue.first
+
+
+cdef sk_buff *sock_splice_more(sock *sk, sk_buff *last) noexcept nogil:
+    """Move receive_queue behind ``last`` of reader_queue; give the first that is new, NULL for none."""
+    cdef sk_buff *more
+    spin_lock(&sk.lock)
+    more = sk.receive_queue.first
+    if more != NULL:
+        last.next = more
+        sk.reader_queue.last = sk.receive_queue.last
+        store_release32(&sk.reader_queue.qlen, sk.reader_queue.qlen + sk.receive_queue.qlen)
+        sk.receive_queue.first = NULL
+        store_release32(&sk.receive_queue.qlen, 0)
+    spin_unlock(&sk.lock)
+    return more
+
+
+cdef sk_buff *sock_peek_at(sock *sk, sk_buff *skb) noexcept nogil:
+    """Find what stands behind the bytes that were looked at before, from ``skb`` on; NULL, unlocked, when nothing does.
+
+    What was seen of the packet is taken off it until sock_peek_end(). [__skb_try_recv_from_queue()]
+    """
+    cdef u32 offset = <u32>sk.peek_off
+    cdef sk_buff *following = NULL
+    if sk.peek_off < 0:
+        return skb
+    while offset >= skb.len and (offset or SOCK_CB(skb).peeked):
+        offset -= skb.len
+        following = skb.next
+        if following == NULL:
+            following = sock_splice_more(sk, skb)
+        if following == NULL:
+            spin_unlock(&sk.reader_lock)
+            return NULL
+        skb = following
+        if SOCK_CB(skb).csum_unchecked and sk.prot.complete(sk, skb):
+            SOCK_CB(skb).csum_unchecked = 0
+    sk.peek_at = offset
+    SOCK_CB(skb).peeked = 1
+    if skb.data_len:
+        SOCK_CB(skb).taken += offset
+    else:
+        skb.data += offset
+        skb.len -= offset
+    return skb
+
+
+cdef void sock_peek_end(sock *sk, sk_buff *skb, u32 copied) noexcept nogil:
+    """Make a packet whole again, and go on behind the ``copied`` bytes. [sk_peek_offset_fwd()]"""
+    if sk.peek_off < 0:
+        return
+    if skb.data_len:
+        SOCK_CB(skb).taken -= sk.peek_at
+    else:
+        skb.data -= sk.peek_at
+        skb.len += sk.peek_at
+    sk.peek_at = 0
+    sk.peek_off += <int>copied
+
+
+cdef void sock_peek_bwd(sock *sk, u32 size) noexcept nogil:
+    """A datagram of ``size`` bytes was read. [sk_peek_offset_bwd()]"""
+    if sk.peek_off >= 0:
+        sk.peek_off = max(sk.peek_off - <int>size, 0)
 
 
 cdef sk_buff *sock_drop_bad(sock *sk, sk_buff *skb) noexcept nogil:

@@ -20,7 +20,7 @@ cdef enum:
     MSG_DONTWAIT = 0x40
     MSG_ERRQUEUE = 0x2000
 
-cdef void recv_end_odd(sock *sk, sk_buff *skb, int flags) noexcept
+cdef void recv_end_odd(sock *sk, sk_buff *skb, int flags, u32 copied) noexcept
 cdef int get_writable(object buffer, Py_buffer *view, str caller) except -1
 cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL
 cdef tuple recv_message(sock *sk, sk_buff *skb, Py_buffer *views, int n, Py_ssize_t room,
@@ -45,10 +45,10 @@ cdef inline Py_ssize_t copy_out(sk_buff *skb, char *to, Py_ssize_t size) noexcep
     copy_bits(skb, 0, to, <u32>size)
     return size
 
-cdef inline void recv_end(sock *sk, sk_buff *skb, int flags) noexcept:
-    """End what sock_first() gave, or leave it where it is when it was only looked at. Unlocks."""
+cdef inline void recv_end(sock *sk, sk_buff *skb, int flags, u32 copied) noexcept:
+    """End what sock_first() gave, or leave it where it is when ``copied`` bytes were only looked at. Unlocks."""
     if flags & (MSG_PEEK | MSG_ERRQUEUE):
-        recv_end_odd(sk, skb, flags)
+        recv_end_odd(sk, skb, flags, copied)
     else:
         mib_inc(sk.n, SLOT_PROCESS, sk.prot.in_datagrams)
         sock_read(sk, skb)
@@ -67,7 +67,7 @@ cdef inline bytes take_bytes(sock *sk, sk_buff *skb, Py_ssize_t size, int flags)
     if data == NULL:
         sock_peeked(sk)
         raise MemoryError
-    recv_end(sk, skb, flags)
+    recv_end(sk, skb, flags, <u32>size)
     value = <bytes>data
     Py_XDECREF(data)
     return value

@@ -5,6 +5,7 @@ from netstack.sock._sock cimport sock, sock_msg
 cdef enum:
     MAX_VIEWS = 64                 # buffers of one sendmsg or recvmsg_into
     MSG_OOB = 1
+    MSG_DONTROUTE = 4
     MSG_MORE = 0x8000
 
 cdef void empty_message(sock_msg *msg) noexcept

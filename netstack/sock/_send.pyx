@@ -12,13 +12,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact
 from libc.errno cimport EMSGSIZE, EOPNOTSUPP
 from libc.string cimport memset
 
-from netstack._abi cimport u8
+from netstack._abi cimport u8, unlikely
 from netstack.sock._address cimport parse_sockaddr
 from netstack.sock._calls cimport fail
 from netstack.sock._cmsg cimport get_cmsgs
+from netstack.sock._cork cimport sock_cork_send, sock_corks
 from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_destination
-from netstack.sock._sock cimport sock_iov, sock_rps_record_flow
+from netstack.sock._sock cimport SOCKO_CORK, sock_iov, sock_rps_record_flow
 
 
 cdef void empty_message(sock_msg *msg) noexcept:
@@ -30,9 +31,12 @@ cdef void empty_message(sock_msg *msg) noexcept:
 cdef Py_ssize_t send_message(sock *sk, sock_msg *msg, int flags) except -1:
     """Hand a message to the protocol: the bytes sent."""
     cdef int rc
-    if flags & (MSG_OOB | MSG_MORE):
+    if flags & MSG_OOB:
         fail(EOPNOTSUPP)
     sock_rps_record_flow(sk)
+    msg.dontroute = flags & MSG_DONTROUTE != 0
+    if unlikely(flags & MSG_MORE or sk.cork != NULL or sk.opts & SOCKO_CORK) and sock_corks(sk):
+        return sock_cork_send(sk, msg, flags & MSG_MORE or sk.opts & SOCKO_CORK)
     with nogil:
         rc = sk.prot.sendmsg(sk, msg)
     if rc < 0:

@@ -29,6 +29,7 @@ cdef enum sock_flags:
     SOCKF_BROADCAST = 4
     SOCKF_CONNECTED = 8            # TCP_ESTABLISHED, which for UDP means: has a peer
     SOCKF_BOUND = 0x10             # in a table
+    SOCKF_NAPI_SEEN = 0x20         # napi_id is known
     SOCKF_RXQ_OVFL = 0x40
     SOCKF_PKTINFO = 0x80           # IP_PKTINFO: tell where each packet came in
     SOCKF_RECVTTL = 0x100
@@ -36,12 +37,36 @@ cdef enum sock_flags:
     SOCKF_NO_CHECK = 0x400         # SO_NO_CHECK: send with checksum 0
     SOCKF_GRO = 0x800              # UDP_GRO: merged packets may be read whole
     SOCKF_RECVORIGDSTADDR = 0x1000
+    SOCKF_PEEK_OFF = 0x2000        # peek_off is in use
     SOCKF_FREEBIND = 0x4000
     SOCKF_CLOSED = 0x8000          # close() has begun: nobody waits any more
     SOCKF_RECVERR = 0x10000        # IP_RECVERR: keep errors in the error queue
     SOCKF_HDRINCL = 0x20000        # IP_HDRINCL: the application makes the IP header too
     SOCKF_MC_LOOP = 0x1000000      # IP_MULTICAST_LOOP: what is sent to a group of ours comes back
     SOCKF_MC_ALL = 0x2000000       # IP_MULTICAST_ALL: take the groups that other sockets joined too
+
+cdef enum sock_options:            # sk.opts: what only process context looks at
+    SOCKO_DEBUG = 1
+    SOCKO_DONTROUTE = 2            # SO_DONTROUTE: only to what needs no router
+    SOCKO_KEEPALIVE = 4
+    SOCKO_OOBINLINE = 8
+    SOCKO_WIFI_STATUS = 0x10
+    SOCKO_NOFCS = 0x20
+    SOCKO_RCVMARK = 0x40
+    SOCKO_RCVPRIORITY = 0x80
+    SOCKO_FILTER_LOCKED = 0x100
+    SOCKO_RECVOPTS = 0x200
+    SOCKO_PASSSEC = 0x400
+    SOCKO_TRANSPARENT = 0x800      # IP_TRANSPARENT: any source address
+    SOCKO_NODEFRAG = 0x1000
+    SOCKO_BIND_NO_PORT = 0x2000    # IP_BIND_ADDRESS_NO_PORT
+    SOCKO_CORK = 0x4000            # UDP_CORK
+    SOCKO_NO_CHECK6_TX = 0x8000
+    SOCKO_NO_CHECK6_RX = 0x10000
+    SOCKO_RCVTSTAMP = 0x20000      # SO_TIMESTAMP or SO_TIMESTAMPNS
+    SOCKO_RCVTSTAMPNS = 0x40000
+    SOCKO_TSTAMP_NEW = 0x80000     # the forms whose numbers have 64 bits everywhere
+    SOCKO_TIMESTAMP = 0x100000     # packets are stamped for this socket
 
 cdef enum pmtudisc_values:         # <linux/in.h>
     IP_PMTUDISC_DONT = 0
@@ -76,6 +101,7 @@ cdef struct sock_skb_cb:           # skb.cb from the lookup to the reader
     u8 csum_unchecked              # the checksum is still to be verified, by the reader
     u8 ttl
     u8 tos
+    u8 peeked                      # SO_PEEK_OFF: somebody has looked at it
     u32 ifindex
     u32 truesize                   # charged to the socket
     u32 dropcount                  # drops when it was queued (SO_RXQ_OVFL)
@@ -106,6 +132,11 @@ cdef struct sock_msg:              # what a protocol's sendmsg is given
     u32 saddr                      # IP_PKTINFO; 0 for none
     u32 ifindex
     u32 gso_size                   # UDP_SEGMENT; 0 for none
+    u32 mark                       # SO_MARK and SO_PRIORITY of a control message
+    u32 priority
+    bint has_mark
+    bint has_priority
+    bint dontroute                 # MSG_DONTROUTE
 
 cdef struct sock_reuseport:        # sockets that share address and port [struct sock_reuseport]
     u32 num
@@ -200,6 +231,22 @@ cdef struct sock:                  # the first three parts are a cache line each
     void *priv                     # the family's own; freed with the socket
     void *filter                   # sock/_filter.pxd: sk_filter, NULL for none
     void *mc_list                  # sock/_mcast.pxd: the groups joined, NULL for none; under the table's lock
+    u32 opts                       # SOCKO_*
+    u32 stamped                    # 1: counted in n.netstamp_needed
+    u32 tsflags                    # SO_TIMESTAMPING: SOF_TIMESTAMPING_*
+    u32 bind_phc
+    u32 mark                       # of what it sends
+    u32 priority
+    u32 rcvlowat
+    int peek_off                   # SO_PEEK_OFF; -1 for off
+    u32 peek_at                    # bytes that the look which is under way has left out; under reader_lock
+    u32 userlocks                  # SO_BUF_LOCK
+    u32 incoming_cpu               # of the last datagram of a connected socket, or as set; (u32)-1: not known
+    u32 napi_id                    # NAPI that brought the last one
+    u32 uc_index                   # IP_UNICAST_IF
+    u32 port_range                 # IP_LOCAL_PORT_RANGE: first | last << 16, 0 for the host's
+    u32 min_ttl                    # IP_MINTTL
+    void *cork                     # sock/_cork.pyx: what MSG_MORE and UDP_CORK have gathered
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it
 
@@ -207,6 +254,7 @@ cdef struct sock:                  # the first three parts are a cache line each
 cdef sock *sk_alloc(net *n, proto *prot) noexcept
 cdef void sk_close(sock *sk) noexcept nogil
 cdef void sk_free(sock *sk) noexcept nogil
+cdef void sock_stamped(sock *sk, bint wanted) noexcept nogil
 
 
 cdef inline sock_skb_cb *SOCK_CB(sk_buff *skb) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from netstack._abi cimport fetch_or32, spin_lock, spin_unlock, store_release32, u32
+from netstack._abi cimport exchange32, fetch_add32, fetch_or32, spin_lock, spin_unlock, store_release32, u32
 from netstack._net cimport busy_read, net, rmem_default, sysctl_get, wmem_default
 from netstack._skb cimport queue_init
 from netstack.sock._errqueue cimport sock_purge_err
@@ -42,6 +42,9 @@ cdef sock *sk_alloc(net *n, proto *prot) noexcept:
     sk.mc_ttl = 1
     sk.flags = SOCKF_MC_LOOP | SOCKF_MC_ALL
     sk.pmtudisc = IP_PMTUDISC_WANT
+    sk.peek_off = -1
+    sk.incoming_cpu = <u32>-1
+    sk.rcvlowat = 1
     sk.rcvbuf = <u32>sysctl_get(n, rmem_default)
     sk.sndbuf = <u32>sysctl_get(n, wmem_default)
     sk.busy_poll_us = <u32>sysctl_get(n, busy_read)
@@ -59,6 +62,7 @@ cdef void sk_close(sock *sk) noexcept nogil:
     cdef int fd
     if fetch_or32(&sk.flags, SOCKF_CLOSED) & SOCKF_CLOSED:
         return
+    sock_stamped(sk, False)
     sk.prot.unhash(sk)
     if sk.n.synchronize != NULL:
         sk.n.synchronize(sk.n)
@@ -72,6 +76,13 @@ cdef void sk_close(sock *sk) noexcept nogil:
     spin_unlock(&sk.reader_lock)
     if fd != NO_FD:
         close(fd)
+
+
+cdef void sock_stamped(sock *sk, bint wanted) noexcept nogil:
+    """Have packets stamped for this socket, or no longer. [sock_enable_timestamp(), net_enable_timestamp()]"""
+    cdef u32 before = exchange32(&sk.stamped, <u32>wanted)
+    if before != <u32>wanted:
+        fetch_add32(&sk.n.netstamp_needed, 1 if wanted else <u32>-1)
 
 
 cdef void reuse_free(sock *sk) noexcept nogil:
@@ -89,5 +100,6 @@ cdef void sk_free(sock *sk) noexcept nogil:
     """Free a closed socket that no thread is inside of any more."""
     free(sk.filter)
     free(sk.mc_list)
+    free(sk.cork)
     free(sk.priv)
     free(sk)

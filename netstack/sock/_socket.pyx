@@ -34,7 +34,7 @@ from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_destination, packet_name, packet_peer
 from netstack.sock._queue cimport sock_first, sock_frames
 from netstack.sock._recv cimport (
-    MSG_ERRQUEUE, MSG_TRUNC, copy_out, data_left, get_writable, peer_key, recv_end, recv_message, recv_wait,
+    MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, copy_out, data_left, get_writable, peer_key, recv_end, recv_message, recv_wait,
     take_bytes,
 )
 from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
@@ -124,7 +124,7 @@ cdef class Socket:
         """
         cdef sock *sk = self.sk
         cdef sk_buff *skb
-        if sk != NULL and load_acquire32(&sk.err) == 0 and not flags & MSG_ERRQUEUE:
+        if sk != NULL and load_acquire32(&sk.err) == 0 and not flags & (MSG_ERRQUEUE | MSG_PEEK):
             skb = sock_first(sk)
             if skb != NULL:
                 return skb
@@ -177,6 +177,7 @@ cdef class Socket:
         cdef Py_buffer view
         cdef sk_buff *skb
         cdef Py_ssize_t size = 0
+        cdef Py_ssize_t copied
         get_writable(buffer, &view, name)
         try:
             if nbytes < 0:
@@ -186,11 +187,11 @@ cdef class Socket:
             skb = self.first(flags)
             came[0] = skb != NULL
             if skb != NULL:
-                size = copy_out(skb, <char *>view.buf, nbytes if nbytes else view.len)
+                copied = size = copy_out(skb, <char *>view.buf, nbytes if nbytes else view.len)
                 if flags & MSG_TRUNC:
                     size = data_left(skb)
                 peer[0] = peer_key(SOCK_CB(skb))
-                recv_end(self.memory, skb, flags)
+                recv_end(self.memory, skb, flags, <u32>copied)
         finally:
             PyBuffer_Release(&view)
         return size

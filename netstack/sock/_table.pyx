@@ -125,6 +125,12 @@ cdef int ephemeral_port(udp_table *table, const sock *sk, u32 addr) noexcept nog
     cdef u32 low = <u32>sysctl_get(sk.n, ip_local_port_range_min)
     cdef u32 high = <u32>sysctl_get(sk.n, ip_local_port_range_max)
     cdef u32 span, first, i
+    cdef u32 own_low = sk.port_range & 0xFFFF
+    cdef u32 own_high = sk.port_range >> 16
+    if low <= own_low <= high:     # IP_LOCAL_PORT_RANGE, as far as the host allows [inet_sk_get_local_port_range()]
+        low = own_low
+    if low <= own_high <= high:
+        high = own_high
     if low == 0 or high > 65535 or low > high:
         return 0
     span = high - low + 1
