@@ -194,6 +194,14 @@ def test_msgs_burst_is_the_credit(stack: Stack) -> None:
     assert 2 <= len(stack.give(*[no_protocol()] * 100)) <= 20
 
 
+def test_msgs_per_sec_is_how_fast_the_credit_comes_back(stack: Stack) -> None:
+    stack.config["net.ipv4.icmp_ratelimit"] = 0
+    stack.config["net.ipv4.icmp_msgs_per_sec"] = 20
+    stack.give(*[no_protocol()] * 200)
+    stack.advance(1)
+    assert 8 <= len(stack.give(*[no_protocol()] * 200)) <= 40
+
+
 def test_echo_replies_are_not_limited_by_default(stack: Stack) -> None:
     assert len(stack.give(*[ping()] * 200)) == 200
 

@@ -131,6 +131,11 @@ def test_an_answer_counts_half_to_three_halves_of_the_base_time(stack: Stack) ->
     assert base // 2 <= stack.inet.neigh.reachable_ns() < base * 3 // 2
 
 
+def test_base_reachable_time_is_half_to_three_halves(stack: Stack) -> None:
+    stack.config["net.ipv4.neigh.default.base_reachable_time_ms"] = 2000
+    assert 10**9 <= stack.inet.neigh.reachable_ns() < 3 * 10**9
+
+
 def test_reachable_becomes_stale_when_nobody_sends(stack: Stack) -> None:
     known(stack)
     seconds = stack.inet.neigh.reachable_ns() / 1e9
@@ -180,6 +185,23 @@ def test_three_probes_without_answer_and_it_has_failed(stack: Stack) -> None:
     assert state(stack) == nud.NUD_FAILED
 
 
+def test_ucast_solicit_says_how_many_probes(stack: Stack) -> None:
+    stack.config["net.ipv4.neigh.default.ucast_solicit"] = 1
+    known(stack, nud.NUD_STALE)
+    out(stack)
+    assert [frame.dst for frame in stack.advance(5.9)] == [OTHER_MAC]
+    stack.advance(0.3)
+    assert state(stack) == nud.NUD_FAILED
+
+
+def test_delay_first_probe_time_is_the_wait_of_a_stale_one(stack: Stack) -> None:
+    stack.config["net.ipv4.neigh.default.delay_first_probe_time"] = 1
+    known(stack, nud.NUD_STALE)
+    out(stack)
+    assert stack.advance(0.9) == []
+    assert len(stack.advance(0.2)) == 1
+
+
 def test_packets_leave_while_it_is_probed(stack: Stack) -> None:
     known(stack, nud.NUD_STALE)
     out(stack)
@@ -214,6 +236,16 @@ def test_few_entries_stay_however_old(stack: Stack) -> None:
     known(stack, nud.NUD_STALE)
     stack.advance(1000)
     assert state(stack) == nud.NUD_STALE
+
+
+def test_gc_stale_time_is_the_age(stack: Stack) -> None:
+    stack.config["net.ipv4.neigh.default.gc_thresh1"] = 1
+    stack.config["net.ipv4.neigh.default.gc_stale_time"] = 300
+    known(stack, nud.NUD_STALE)
+    stack.advance(299)
+    assert state(stack) == nud.NUD_STALE
+    stack.advance(30)
+    assert state(stack) is None
 
 
 def test_deleting_drops_what_waits(stack: Stack) -> None:

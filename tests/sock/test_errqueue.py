@@ -265,3 +265,11 @@ def test_a_path_mtu_is_forgotten_after_mtu_expires(it):
     assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1000
     it.clock.advance(1)
     assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1500
+
+
+def test_min_pmtu_is_the_smallest_that_is_believed(it):
+    it.config["net.ipv4.route.min_pmtu"] = 1200
+    sock = it.socket(ADDR, 9000)
+    sock.connect((PEER, 53))
+    it.give(error(*FRAG_NEEDED, quote(), 1000))
+    assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1200
