@@ -100,7 +100,22 @@ cpdef enum devconf_numbers:
     DEVCONF_ALL = 0x10000
     DEVCONF_DEFAULT = 0x10100
 
+cpdef enum tap_stage:
+    # Where a packet can be captured. STAGE_PREROUTING + h is netfilter's hook h.
+    STAGE_WIRE                     # the device's side of the device core, both ways: where Linux has its taps
+    STAGE_NIC
+    STAGE_GRO
+    STAGE_PREROUTING
+    STAGE_INPUT
+    STAGE_FORWARD
+    STAGE_OUTPUT
+    STAGE_POSTROUTING
+    STAGE_SOCKET
+    STAGE_DROP
+    STAGE_NR
+
 cdef enum:
+    NF_TAP_SHIFT = 8               # bit 8 + h of net.nf_rules: somebody captures at hook h
     SLOT_PROCESS = 0               # process context: any thread, so counted with atomic operations
     SLOT_CPU0 = 1                  # CPU n counts in slot n + 1, and is the only one that does
     MAX_CPUS = 16
@@ -256,6 +271,8 @@ cdef struct net:
     void *ptypes                   # netif/_core.pxd
     void *taps                     # netif/_tap.pxd
     u32 tap_users                  # threads that walk the taps at the moment
+    u32 tap_stages                 # bit s: somebody captures at stage s
+    void (*tap_stage)(net *n, void *skb, u32 stage, u32 reason) noexcept nogil     # call it if the stage's bit is set
     void *neigh                    # proto/_neigh.pxd
     void *fib                      # proto/_route.pxd
     void (*rt_cache_flush)(net *n) noexcept nogil      # what routes gave is remembered no more [rt_cache_flush()]
@@ -273,7 +290,7 @@ cdef struct net:
     u32 raw_protocols[8]           # bitmap: IP protocols that a raw socket or a Python handler wants a copy of
     u32 python_protocols[8]        # of these, the ones with a Python handler
     u32 nf_hooks                   # bit h: a Python hook is registered at hook h
-    u32 nf_rules                   # bit h: there are rules at hook h
+    u32 nf_rules                   # bit h: there are rules at hook h; bit NF_TAP_SHIFT + h: a capture
     void *nf                       # nf/_rules.pxd
     void *cpus[MAX_CPUS]          # softnet_data
     void *irqs[96]                 # irq_desc: the host's interrupt lines; number 24 is the first

@@ -98,6 +98,19 @@ class netif_features(IntEnum):
     NETIF_F_HW_CSUM = 256
     NETIF_F_GSO_UDP_L4 = 512
 
+class tap_stage(IntEnum):
+    STAGE_WIRE = 0
+    STAGE_NIC = 1
+    STAGE_GRO = 2
+    STAGE_PREROUTING = 3
+    STAGE_INPUT = 4
+    STAGE_FORWARD = 5
+    STAGE_OUTPUT = 6
+    STAGE_POSTROUTING = 7
+    STAGE_SOCKET = 8
+    STAGE_DROP = 9
+    STAGE_NR = 10
+
 class iff(IntEnum):
     IFF_UP = 1
     IFF_BROADCAST = 2

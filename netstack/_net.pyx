@@ -210,7 +210,7 @@ cdef class Net:
 
     @property
     def nf_rules(self):
-        """Bit h is set while there are rules at hook h."""
+        """Bit h is set while there are rules at hook h, bit 8 + h while somebody captures there."""
         return self.ptr.nf_rules
 
     def want_protocol(self, u32 protocol, bint wanted):

@@ -19,8 +19,8 @@ from netstack._abi cimport (
     NS_DEBUG, add_owned64, bug_on, likely, load_acquire32, poison, spin_lock, spin_unlock, u8, u16, u32, u64, unlikely,
     unpoison,
 )
-from netstack._counters cimport SKB_CONSUMED
-from netstack._net cimport Net, SLOT_CPU0, SLOT_PROCESS, net, net_device
+from netstack._counters cimport SKB_CONSUMED, SKB_DELIVERED, SKB_NOT_DROPPED_YET
+from netstack._net cimport Net, SLOT_CPU0, SLOT_PROCESS, STAGE_DROP, net, net_device
 
 
 cdef enum:
@@ -250,7 +250,18 @@ cdef inline void skb_end(sk_buff *skb, u32 fate) noexcept nogil:
 
 cdef inline void kfree_skb_reason(sk_buff *skb, u32 reason) noexcept nogil:
     """Drop a packet, for this reason. The only way to drop. Consumes skb. [kfree_skb_reason()]"""
+    if unlikely(skb.pool.n.tap_stages >> <u32>STAGE_DROP & 1):
+        skb.pool.n.tap_stage(skb.pool.n, skb, STAGE_DROP, reason)
     skb_end(skb, reason)
+
+cdef inline void skb_end_python(sk_buff *skb, u32 fate) noexcept nogil:
+    """End a packet that Python had; what a tap does with its copy says nothing about the frame. Consumes skb."""
+    if skb.for_taps:
+        skb_end(skb, SKB_NOT_DROPPED_YET)
+    elif fate > SKB_DELIVERED:
+        kfree_skb_reason(skb, fate)
+    else:
+        skb_end(skb, fate)
 
 cdef inline void consume_skb(sk_buff *skb) noexcept nogil:
     """End a packet that a protocol has used up. Consumes skb. [consume_skb()]"""

@@ -300,10 +300,10 @@ cdef class SkBuff:
         return skb
 
     cdef void end(self, u32 fate) noexcept:
-        """End the packet; what a tap does with its copy says nothing about the frame."""
+        """End the packet."""
         cdef sk_buff *skb = self.ptr
         self.ptr = NULL
-        skb_end(skb, SKB_NOT_DROPPED_YET if skb.for_taps else fate)
+        skb_end_python(skb, fate)
 
     cdef sk_buff *peek(self) except NULL:
         if self.ptr == NULL:

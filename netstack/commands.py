@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from netstack import drops, ethnl, procfs, rtnl, rtnl_neigh, rtnl_route, stats, sysfs
+from netstack.capture import stages
 from netstack.capture.bpf import Program
 from netstack.control import Handler
 from netstack.errors import UsageError, oserror
@@ -187,15 +188,27 @@ def _ethnl(it: Running, device: str, table: dict[str, Any], what: str) -> Any:
     return table[what]
 
 
-def places(it: Running) -> list[str]:
-    """Give the interfaces that ``capture`` can listen on, those with a wire first."""
-    return sorted((device.name for device in it.host.devices), key=lambda name: name == "lo")
+def places(it: Running) -> list[tuple[str, str]]:
+    """Give what ``capture`` can listen on, with descriptions: interfaces first, then stages."""
+    return stages.places(it.host.devices)
 
 
-def capture(it: Running, program: str = "", snaplen: int = 262144) -> TapStream:
-    """Give a stream of records; ``program`` is BPF in base64, empty for all frames."""
-    code = Program(base64.b64decode(program)) if program else None
-    return TapStream(it.host, code, snaplen)
+def capture(
+    it: Running,
+    program: str = "",
+    snaplen: int = 262144,
+    raw: str = "",
+    wanted: list[tuple[str, str]] | None = None,
+) -> TapStream:
+    """Give a stream of records of ``wanted``: pairs of interface and stage; None for every wire.
+
+    ``program`` is BPF in base64, empty for all frames; ``raw`` that for packets that begin with their
+    IP header.
+    """
+    code, raw_code = (
+        Program(base64.b64decode(text)) if text else None for text in (program, raw)
+    )
+    return TapStream(it.host, code, snaplen, raw_code, wanted or [("any", "")])
 
 
 def nft(it: Running, text: str) -> Rows | None:

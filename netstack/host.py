@@ -12,7 +12,7 @@ import contextlib
 import functools
 import socket as stdlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Interface
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from netstack.aio import DatagramTransport
+    from netstack.capture.live import Capture
     from netstack.socket import socket
 
 P = TypeVar("P", bound="asyncio.BaseProtocol")
@@ -286,10 +287,21 @@ class Host(HostViews):
         return self.net.now()
 
     def packet_tap(
-        self, run: int = 0, program: int = 0, snaplen: int = 262144, keep: object = None
+        self, run: int = 0, program: int = 0, snaplen: int = 262144, **options: Any
     ) -> PacketTap:
         """Watch every frame of the host, both ways, through a BPF program of ``netstack.capture.bpf``."""
-        return PacketTap(self.net, run, program, snaplen, keep=keep)
+        return PacketTap(self.net, run, program, snaplen, **options)
+
+    def capture(
+        self, stage: str | Iterable[str] = "", ifname: str = "any", filter: str = ""
+    ) -> Capture:
+        """Capture at a stage, or at several: nic, gro, prerouting, ..., drop; "" is the wire.
+
+        ``filter`` is in pcap-filter's language. See `netstack.capture.live.Capture`.
+        """
+        from netstack.capture.live import Capture
+
+        return Capture(self, stage, ifname, filter)
 
     # ---- moving it
 

@@ -10,34 +10,50 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from netstack.capture import Direction, Record, Stats
+from netstack.capture import Record, Stats
+from netstack.capture.stages import masks, places, to_record
 
 if TYPE_CHECKING:
     from netstack.capture.bpf import Program
     from netstack.netif._tap import PacketTap
 
 CHUNK = struct.Struct("<IQQI")  # bytes that follow, matched, dropped, records
-RECORD = struct.Struct("<QQIII?")  # ns since 1970, id, ifindex, length on the wire, bytes, sent
+# ns since 1970, id, ifindex, length on the wire, bytes, sent; stage, raw IP, frames, drop reason
+RECORD = struct.Struct("<QQIII?B?II")
 MOST = 256  # records of a chunk: some 400 KB
 
 
 class TapStream:
     """Read a tap of ``host``; a `netstack.control.Stream`."""
 
-    def __init__(self, host: Any, program: Program | None, snaplen: int) -> None:
-        """Begin to watch."""
+    def __init__(
+        self,
+        host: Any,
+        program: Program | None,
+        snaplen: int,
+        raw: Program | None = None,
+        wanted: Iterable[tuple[str, str]] = (("any", ""),),
+    ) -> None:
+        """Begin to watch ``wanted``, with a program for frames and one for raw IP packets."""
         run, address = (program.function, program.address) if program else (0, 0)
-        self._tap: PacketTap = host.packet_tap(run, address, snaplen, keep=program)
+        self._tap: PacketTap = host.packet_tap(
+            run,
+            address,
+            snaplen,
+            keep=(program, raw),
+            raw=raw.address if raw else 0,
+            devices=masks(wanted, host.devices),
+        )
         # Records carry the host's clock, which is monotonic; files want the calendar's.
         self._epoch = time.time_ns() - host.net.now()
         # The first is what a capture names when nobody asked for one: a wire rather than lo.
         devices = sorted(host.devices, key=lambda device: device.name == "lo")
         names = {device.ifindex: device.name for device in devices}
-        self.head = {"names": names}
+        self.head = {"names": names, "places": places(devices)}
 
     def fileno(self) -> int:
         """Return the eventfd that is set when records come after ``read`` gave none."""
@@ -54,9 +70,9 @@ class TapStream:
             return b""
         os.eventfd_write(self._tap.fileno(), 1)  # the tap sets it only after an empty drain
         parts = []
-        for ns, frame, ifindex, sent, wire_len, data in records:
-            head = RECORD.pack(ns + self._epoch, frame, ifindex, wire_len, len(data), sent)
-            parts += [head, data]
+        for ns, frame, ifindex, sent, wire_len, data, *more in records:
+            head = (ns + self._epoch, frame, ifindex, wire_len, len(data), sent)
+            parts += [RECORD.pack(*head, *more), data]
         body = b"".join(parts)
         matched, dropped = self._tap.stats
         return CHUNK.pack(len(body), matched, dropped, len(records)) + body
@@ -69,13 +85,20 @@ class TapStream:
 class RemoteTap:
     """Give the records of a `TapStream` at the other end of a socket; a `capture.Source`.
 
-    ``names`` maps the ifindex, as text, to the interface's name. ``first`` is what was received
-    already.
+    ``names`` maps the ifindex, as text, to the interface's name, ``known`` are the places there
+    are, with descriptions. ``first`` is what was received already.
     """
 
-    def __init__(self, sock: socket.socket, names: dict[str, str], first: bytes) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        names: dict[str, str],
+        first: bytes,
+        known: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._sock = sock
         self._names = names
+        self._known = known
         self._buffer = bytearray(first)
         self._stats = Stats()
 
@@ -84,8 +107,8 @@ class RemoteTap:
         return self._stats
 
     def places(self) -> list[tuple[str, str]]:
-        """Return the interfaces."""
-        return [(name, "both directions") for name in self._names.values()]
+        """Return what can be captured from."""
+        return [(name, text) for name, text in self._known]
 
     def __iter__(self) -> Iterator[Record | None]:
         """Give records as they come, None before each wait, and end with the host."""
@@ -99,15 +122,14 @@ class RemoteTap:
             self._stats = Stats(matched, dropped)
             offset = 0
             for number in range(count):
-                ns, frame, ifindex, wire_len, length, sent = RECORD.unpack_from(body, offset)
+                ns, frame, ifindex, wire_len, length, sent, *more = RECORD.unpack_from(
+                    body, offset
+                )
                 offset += RECORD.size
-                yield Record(
-                    ns,
-                    body[offset : offset + length],
-                    wire_len,
-                    frame_id=frame or None,
-                    ifname=self._names.get(str(ifindex), ""),
-                    direction=Direction.OUT if sent else Direction.IN,
+                data = body[offset : offset + length]
+                yield to_record(
+                    (ns, frame, ifindex, sent, wire_len, data, *more),
+                    self._names.get(str(ifindex), ""),
                     dropped=dropped - lost if number == 0 else 0,
                 )
                 offset += length

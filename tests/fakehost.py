@@ -50,10 +50,10 @@ class FakeTap:
             self._asleep = False
             os.eventfd_write(self._fd, 1)
 
-    def drain(self, most: int = 256) -> list[tuple[int, int, int, bool, int, bytes]]:
+    def drain(self, most: int = 256) -> list[tuple[Any, ...]]:
         taken, self._records[:] = self._records[:most], self._records[most:]
         self._asleep = not taken
-        return taken
+        return [(*row, 0, False, 1, 0) for row in taken]
 
     def fileno(self) -> int:
         return self._fd
@@ -125,7 +125,7 @@ class FakeHost:
         self.taps: list[FakeTap] = []
 
     def packet_tap(
-        self, run: int = 0, program: int = 0, snaplen: int = 262144, keep: object = None
+        self, run: int = 0, program: int = 0, snaplen: int = 262144, **options: object
     ) -> FakeTap:
         self.taps.append(FakeTap(list(self.waiting)))
         return self.taps[-1]

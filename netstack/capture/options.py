@@ -25,8 +25,9 @@ usage: netstack capture [-AdDehKlnOpqStUvxX#] [-c COUNT]
                         [--json] [--nano] [--print] [FILTER]
 
 what to look at
-  -i NAME[@STAGE]   interface, and the stage of the receive path; again for
-                    more; "any" for all
+  -i NAME[@STAGE]   interface, and the stage of the receive path: nic gro
+                    prerouting input forward output postrouting socket drop;
+                    again for more; "any" for all of either
   -D                list the interfaces and stages, and leave
   -r FILE           read a pcapng or pcap file instead; - is standard input
   -Q in|out|inout   only frames that came in, or went out
@@ -62,7 +63,8 @@ what to write
 examples
   netstack capture -i tap0 -ne udp port 5000
   netstack capture -i any -c 10 icmp or arp
-  netstack capture -i tap0 -i tap0@socket -w trip.pcapng
+  netstack capture -i tap0@drop -n
+  netstack capture -i tap0 -i tap0@any -w trip.pcapng
   netstack capture -i tap0 -w - | tshark -nli -
   netstack capture -d udp port 53
 """

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import BinaryIO
 
 from netstack.capture import DLT_EN10MB, SNAPLEN, Record, Stats
@@ -59,9 +60,14 @@ class Writer:
         filter_text: str = "",
         application: str = "netstack",
         unbuffered: bool = False,
+        descriptions: Mapping[str, str] = MappingProxyType({}),
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Write the section header, and flush it: a reader on a pipe waits for it."""
+        """Write the section header, and flush it: a reader on a pipe waits for it.
+
+        ``descriptions`` are those of interfaces, by the name of the place.
+        """
+        self._descriptions = descriptions
         self._file = file
         self._snaplen = snaplen
         self._filter = filter_text
@@ -110,7 +116,12 @@ class Writer:
         key = (record.ifname, record.stage, record.linktype)
         number = self._ids.get(key)
         if number is None:
-            number = self.add_interface(record.ifname, record.stage, linktype=record.linktype)
+            number = self.add_interface(
+                record.ifname,
+                record.stage,
+                self._descriptions.get(record.interface, ""),
+                linktype=record.linktype,
+            )
         data = record.data[: self._snaplen]
         head = struct.pack(
             "=IIIII",

@@ -18,7 +18,7 @@ the words are those of 4.99.3. What differs on purpose:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from netstack.capture import Direction, Record
 from netstack.capture.dissect import Dissection, Layer, Style, Truncated
@@ -57,9 +57,7 @@ class Printer:
                 f"link type {linktype} can't be printed", hint="-w FILE\ntcpdump -r FILE"
             )
         self._style = style
-        self._link: Callable[[Dissection, int, int], int] = (
-            ethernet if linktype == 1 else raw_ip
-        )
+        self._width = 5
         self._conversations: dict[tuple[bytes, int, int], tuple[int, int]] = {}
         self._reference: int | None = None
         self._second: tuple[int, str] = (-1, "")
@@ -75,10 +73,13 @@ class Printer:
             return f"{number}[Invalid header:{','.join(wrong)}]"
         place = ""
         if style.place:
-            place = f"{record.interface:<5} {_DIRECTIONS[record.direction]:<3} "
+            self._width = max(self._width, len(record.interface))
+            place = f"{record.interface:<{self._width}} {_DIRECTIONS[record.direction]:<3} "
         d = Dissection(data, style, _LAYERS, self._conversations)
         try:
-            header = self._link(d, 0, record.wire_len)
+            # A capture at several stages has frames and packets without a frame.
+            link = ethernet if record.linktype == 1 else raw_ip
+            header = link(d, 0, record.wire_len)
         except Truncated:
             d.cut()
             header = 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import BinaryIO, Literal, TextIO
 
 from netstack.capture import DLT_EN10MB, Record, Source, Stats
@@ -19,6 +20,7 @@ from netstack.capture.outputs import JsonOutput, LineOutput, Output, PcapngOutpu
 from netstack.capture.pcapng import Writer
 from netstack.capture.printer import LINK_TYPES, Printer
 from netstack.capture.reader import Reader
+from netstack.capture.stages import LINKTYPE_RAW, RAW_ONLY
 from netstack.errors import InternalError
 
 __all__ = ["EXIT_SIGPIPE", "run"]
@@ -62,15 +64,18 @@ def _run_live(options: Options, source: Source, out: TextIO, err: TextIO) -> int
     else:
         err.write(f"{PROGRAM}: ")
     name = ", ".join(map(str, options.places)) or source.places()[0][0]
-    err.write(f"listening on {name}, {_link_type(DLT_EN10MB)}")
+    stages = {place.stage for place in options.places}
+    linktype = LINKTYPE_RAW if stages and stages <= RAW_ONLY else DLT_EN10MB
+    err.write(f"listening on {name}, {_link_type(linktype)}")
     err.write(f", snapshot length {options.snaplen} bytes\n")
     err.flush()
-    captured, status = _copy(options, source, source.stats, out, DLT_EN10MB)
+    known = dict(source.places())
+    captured, status = _copy(options, source, source.stats, out, linktype, known)
     stats = source.stats()
     err.write(
         f"{_packets(captured)} captured\n"
         f"{_packets(stats.received)} received by filter\n"
-        f"{_packets(stats.dropped)} dropped by kernel\n"
+        f"{_packets(stats.dropped)} dropped by capture\n"
     )
     err.flush()
     return status
@@ -78,6 +83,7 @@ def _run_live(options: Options, source: Source, out: TextIO, err: TextIO) -> int
 
 def _run_file(options: Options, reader: Reader, out: TextIO, err: TextIO) -> int:
     program = options.compile(reader.linktype)
+    compiled = {reader.linktype: program}
     if options.dump_program:
         out.write(program.disassemble(options.dump_program))
         return EXIT_OK
@@ -90,7 +96,9 @@ def _run_file(options: Options, reader: Reader, out: TextIO, err: TextIO) -> int
         for record in reader:
             if places and not any(p.covers(record.ifname, record.stage) for p in places):
                 continue
-            if program.matches(record.data, record.wire_len):
+            if record.linktype not in compiled:
+                compiled[record.linktype] = options.compile(record.linktype)
+            if compiled[record.linktype].matches(record.data, record.wire_len):
                 yield record
 
     return _copy(options, asked_for(), None, out, reader.linktype)[1]
@@ -102,11 +110,12 @@ def _copy(
     stats: Callable[[], Stats] | None,
     out: TextIO,
     linktype: int,
+    descriptions: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, int]:
     """Move records to where they are wanted; return how many, and the exit status."""
     captured, status = 0, EXIT_OK
     try:
-        with _outputs(options, out, linktype, stats) as outputs:
+        with _outputs(options, out, linktype, stats, descriptions) as outputs:
             try:
                 for record in records:
                     if record is None:
@@ -130,7 +139,11 @@ def _copy(
 
 @contextlib.contextmanager
 def _outputs(
-    options: Options, out: TextIO, linktype: int, stats: Callable[[], Stats] | None
+    options: Options,
+    out: TextIO,
+    linktype: int,
+    stats: Callable[[], Stats] | None,
+    descriptions: Mapping[str, str],
 ) -> Iterator[list[Output]]:
     """Open what the options ask for, and close it behind the last record."""
     outputs: list[Output] = []
@@ -143,6 +156,7 @@ def _outputs(
                 filter_text=options.filter_text,
                 application=PROGRAM,
                 unbuffered=options.packet_buffered,
+                descriptions=descriptions,
             )
             outputs.append(PcapngOutput(writer, stats))
         if options.prints:

@@ -8,6 +8,7 @@ import sys
 from netstack import runtime
 from netstack.capture.options import HELP, Options, parse
 from netstack.capture.run import run
+from netstack.capture.stages import STAGES, programs
 from netstack.cli.command import Command, Namespace, connect
 from netstack.control_client import Control, hosts
 from netstack.errors import UsageError
@@ -19,18 +20,22 @@ def capture(args: Namespace) -> int:
     options = parse(args.words)
     if not options.live:
         return run(options, None, sys.stdout, sys.stderr)
-    program = options.compile() if options.words else None
+    filters = programs(
+        options.filter_text,
+        {place.stage for place in options.places},
+        options.snaplen,
+        optimize=options.optimize,
+    )
+    code, raw = (base64.b64encode(p.insns).decode() if p else "" for p in filters)
     if args.name is None:
         args.name = _host_of(options)
     with connect(args) as control:
-        _check_places(options, control)
+        wanted = _wanted(options, control)
         head = control.request(
-            "capture",
-            program=base64.b64encode(program.insns).decode() if program else "",
-            snaplen=options.snaplen,
+            "capture", program=code, raw=raw, snaplen=options.snaplen, wanted=wanted
         )
         control.sock.settimeout(None)
-        source = RemoteTap(control.sock, head["names"], control.take_rest())
+        source = RemoteTap(control.sock, head["names"], control.take_rest(), head["places"])
         return run(options, source, sys.stdout, sys.stderr)
 
 
@@ -41,14 +46,18 @@ def _host_of(options: Options) -> str | None:
     return both[0] if both else None
 
 
-def _check_places(options: Options, control: Control) -> None:
-    known = control.request("places")
+def _wanted(options: Options, control: Control) -> list[tuple[str, str]]:
+    """Give interfaces and stages to watch, of those there are; without ``-i`` the first."""
+    known = [name for name, _ in control.request("places")]
+    devices = [name for name in known if "@" not in name]
     for place in options.places:
-        if place.ifname not in (*known, "any") or place.stage not in ("", "any"):
+        stage = place.stage in ("", "any", *STAGES)
+        if not stage or (place.ifname != "any" and place.ifname not in devices):
             raise UsageError(
                 f"host {control.name} has no place {place}",
                 hint="\n".join(f"netstack capture -i {name}" for name in known),
             )
+    return [(p.ifname, p.stage) for p in options.places] or [(devices[0], "")]
 
 
 COMMANDS = {"capture": Command(capture, HELP)}

@@ -18,7 +18,7 @@ from netstack._abi cimport (
 )
 from netstack._counters cimport NIC_DROP_RESET, NIC_DROP_RXERR
 from netstack._net cimport (
-    ETH_HLEN, NETIF_F_RXALL, NETIF_F_RXCSUM, NETIF_F_RXHASH, fate_add,
+    ETH_HLEN, NETIF_F_RXALL, NETIF_F_RXCSUM, NETIF_F_RXHASH, STAGE_NIC, fate_add,
 )
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, NET_SKB_PAD, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST,
@@ -28,7 +28,7 @@ from netstack._skb cimport (
 from netstack._gso cimport skb_checksum_help
 from netstack.device._igb_nic cimport IGB_RSC_BUFFERS, ether_addr_to_u64, igb_nic
 from netstack.device._igb_regs cimport (
-    E1000_RXD_STAT_EOP, E1000_RXD_STAT_IXSM, E1000_RXD_STAT_TCPCS, E1000_RXD_STAT_UDPCS,
+    E1000_RXD_STAT_DD, E1000_RXD_STAT_EOP, E1000_RXD_STAT_IXSM, E1000_RXD_STAT_TCPCS, E1000_RXD_STAT_UDPCS,
     E1000_RXD_STAT_VP, E1000_RXDADV_RSSTYPE_IPV4, E1000_RXDADV_RSSTYPE_MASK,
     E1000_RXDEXT_STATERR_CE, E1000_RXDEXT_STATERR_CXE, E1000_RXDEXT_STATERR_IPE,
     E1000_RXDEXT_STATERR_RXE, E1000_RXDEXT_STATERR_SE, E1000_RXDEXT_STATERR_SEQ,
@@ -284,12 +284,27 @@ cdef inline void igb_process_skb_fields(igb_q_vector *q, sk_buff *skb, const e10
     eth_type_trans(&q.rx, skb)
 
 
-cdef inline bint igb_cleanup_headers(sk_buff *skb, u32 status, u64 features) noexcept nogil:
-    """Drop a frame that the hardware marked as damaged, unless rx-all is on. True: dropped.
+cdef u32 igb_rx_odd(const igb_rx_ring *ring) noexcept nogil:
+    """The status bits that send a frame through igb_cleanup_headers: of damage, and all while somebody captures."""
+    if unlikely(ring.pool.n.tap_stages >> <u32>STAGE_NIC & 1):
+        return <u32>FRAME_ERR_MASK | E1000_RXD_STAT_DD
+    return <u32>FRAME_ERR_MASK
+
+
+cdef bint igb_cleanup_headers(igb_rx_ring *ring, sk_buff *skb, const e1000_adv_rx_desc *desc,
+                              u64 features) noexcept nogil:
+    """Drop a frame that the hardware marked as damaged, unless rx-all is on; show it before. True: dropped.
 
     Frames under 60 bytes pass: a TAP does not pad them, and nothing above needs it.
     """
-    if unlikely(status & <u32>FRAME_ERR_MASK) and not features & NETIF_F_RXALL:
+    cdef u32 status = desc.wb.status_error
+    skb.dev = ring.dev
+    if status & E1000_RXD_STAT_VP:
+        skb.vlan_tci = desc.wb.vlan
+        skb.vlan_present = 1
+    if ring.pool.n.tap_stages >> <u32>STAGE_NIC & 1:
+        ring.pool.n.tap_stage(ring.pool.n, skb, STAGE_NIC, 0)
+    if status & <u32>FRAME_ERR_MASK and not features & NETIF_F_RXALL:
         kfree_skb_reason(skb, NIC_DROP_RXERR)
         return True
     return False
@@ -316,6 +331,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
     """Pass up to ``budget`` finished frames to GRO; gives how many. [igb_clean_rx_irq()]"""
     cdef igb_rx_ring *ring = &q.rx
     cdef u32 cleaned_count
+    cdef u32 odd = igb_rx_odd(ring)
     cdef u64 features = ring.dev.features
     cdef u64 total_bytes = 0
     cdef u64 multicast = 0
@@ -340,7 +356,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
             prefetch(igb_rx_data(ring.buffer[ring.next_to_clean].skb))
         cleaned_count += 1
         skb = igb_take_skb(ring, i, size, status)
-        if skb == NULL or igb_cleanup_headers(skb, status, features):
+        if skb == NULL or unlikely(status & odd) and igb_cleanup_headers(ring, skb, desc, features):
             continue
         total_bytes += skb.len
         total_packets += 1

@@ -19,13 +19,13 @@ from netstack._counters cimport (
 )
 from netstack._gso cimport skb_is_whole_gso, skb_segment
 from netstack._net cimport (
-    ETH_HLEN, IFF_UP, MAX_PTYPES, NETIF_F_GSO_UDP_L4, Net, fast_path, net_device, net_realtime, netdev_tstamp_prequeue,
-    sysctl_get,
+    ETH_HLEN, IFF_UP, MAX_PTYPES, NETIF_F_GSO_UDP_L4, STAGE_GRO, Net, fast_path, net_device, net_realtime,
+    netdev_tstamp_prequeue, sysctl_get,
 )
 from netstack._skb cimport (
     PACKET_OTHERHOST, PACKET_OUTGOING, consume_skb, kfree_skb_reason, skb_clone, skb_headlen, skb_pull,
 )
-from netstack.netif._tap cimport tap_deliver
+from netstack.netif._tap cimport tap_deliver, tap_stage
 from netstack.nf._rules cimport NF_ACCEPT, nf_rules_run
 from netstack.sock._packet cimport packet_deliver
 
@@ -119,6 +119,8 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     skb.network_header = <u16>(skb.data - skb.head)
     if unlikely(load_acquire_ptr(&n.taps) != NULL):
         tap_deliver(n, skb, sd.now)
+        if n.tap_stages >> <u32>STAGE_GRO & 1:
+            tap_stage(n, skb, STAGE_GRO, 0)
     if unlikely(wanted & 1):
         taken = packet_deliver(n, skb, sd, True)
     if unlikely(table.all_python):
@@ -237,6 +239,7 @@ def core_init(Net n):
         raise MemoryError
     n.ptr.netif_receive_skb_list = netif_receive_skb_list
     n.ptr.dev_queue_xmit = dev_xmit
+    n.ptr.tap_stage = tap_stage
 
 
 def core_exit(Net n):

@@ -1,7 +1,7 @@
-"""tap: copy frames for those who watch, through a filter, into a bounded ring.
+"""tap: copy frames for those who watch, at the device or at a stage, through a filter, into a bounded ring.
 
 Stage 5 of 8:  device driver irq napi [netif] nf proto sock
-In       every packet, both directions    netif/_core.pyx
+In       every packet, both directions    netif/_core.pyx, and the stages that call n.tap_stage
 Out      records that Python reads        capture/
 Context  softirq, or a sender's thread; no GIL; never allocates, never raises
 Kernel   packet_rcv(), net/packet/af_packet.c; bpf_prog_run() for classic BPF
@@ -19,11 +19,16 @@ from netstack._abi cimport (
     exchange32, fence, fetch_add32, load_acquire32, load_acquire_ptr, load_seq32, put_be16, spin_lock, spin_unlock,
     store_release_ptr, store_seq32, u8, u32, u64, uintptr_t,
 )
-from netstack._net cimport Net
+from netstack._net cimport (
+    ETH_HLEN, NF_TAP_SHIFT, STAGE_GRO, STAGE_NIC, STAGE_NR, STAGE_OUTPUT, STAGE_POSTROUTING,
+    STAGE_PREROUTING, STAGE_SOCKET, STAGE_WIRE, Net, net_now,
+)
 from netstack._gso cimport frame_checksum, skb_gso_frame, skb_gso_frames, skb_is_whole_gso
 from netstack._skb cimport (
-    CHECKSUM_PARTIAL, PACKET_OUTGOING, SKB_GSO_NONE, skb_copy_bits, skb_mac_header,
+    CHECKSUM_PARTIAL, PACKET_OUTGOING, SKB_GSO_FRAGLIST, SKB_GSO_NONE, skb_copy_bits, skb_mac_header,
+    skb_network_header,
 )
+from netstack.proto._udp cimport udp_rcv_fast, udp_rcv_tapped
 
 
 cdef extern from "<sched.h>" nogil:
@@ -41,15 +46,21 @@ cdef struct tap_record:
     u64 id
     u32 wire_len
     u32 cap_len
-    u32 ifindex
-    u32 outgoing
+    u32 frames                     # off the wire that the packet carries, `id` the first of them
+    u32 reason                     # of a drop
+    u8 ifindex                     # up to MAX_DEVICES
+    u8 outgoing
+    u8 stage                       # STAGE_*
+    u8 raw                         # it begins with its IP header
 
 cdef struct tap:
     tap *next
     u32 lock
     u32 sleeping
     bpf_fn run
-    void *program                  # NULL: everything
+    void *program                  # for packets with an Ethernet header; NULL: everything
+    void *raw_program              # for those that begin with their IP header; NULL: everything
+    u32 devices[STAGE_NR]          # by stage: bit ifindex - 1; all bits: of no device as well
     u32 snaplen
     u32 size                       # of ring
     u32 head                       # where the next record goes
@@ -62,18 +73,24 @@ cdef struct tap:
 
 cdef enum:
     MAX_FRAME = 65536 + 32
+    IPPROTO_UDP = 17
 
 
-cdef u32 gather(const sk_buff *skb, u8 *to, u32 most) noexcept nogil:
-    """Put a frame together as it stands in its buffers. Gives the whole length."""
-    cdef u8 *mac = skb_mac_header(skb)
-    cdef u32 pulled = <u32>(skb.data - mac)
-    cdef u32 total = pulled + skb.len
-    cdef u32 part = min(pulled, most)
-    memcpy(to, mac, part)
+cdef u32 gather(const sk_buff *skb, const u8 *start, u8 *to, u32 most) noexcept nogil:
+    """Put a frame together from ``start`` on as it stands in its buffers. Gives the whole length."""
+    cdef u32 pulled, part
+    if start > skb.data:               # data stands at an earlier header
+        pulled = <u32>(start - skb.data)
+        if pulled >= skb.len:
+            return 0
+        skb_copy_bits(skb, pulled, to, min(skb.len - pulled, most))
+        return skb.len - pulled
+    pulled = <u32>(skb.data - start)
+    part = min(pulled, most)
+    memcpy(to, start, part)
     if part < most:
         skb_copy_bits(skb, 0, to + part, min(skb.len, most - part))
-    return total
+    return pulled + skb.len
 
 
 cdef u32 insert_tag(const sk_buff *skb, u8 *to, u32 total) noexcept nogil:
@@ -100,21 +117,44 @@ cdef u32 tap_frame(const sk_buff *skb, u32 nr, u8 *to) noexcept nogil:
     if skb_is_whole_gso(skb):
         size = skb_gso_frame(skb, nr, to)
     else:
-        size = gather(skb, to, MAX_FRAME)
+        size = gather(skb, skb_mac_header(skb), to, MAX_FRAME)
         if skb.ip_summed == CHECKSUM_PARTIAL and skb.gso_type == SKB_GSO_NONE and size <= MAX_FRAME:
             frame_checksum(to, size, (skb.csum >> 16) - skb.mac_header, skb.csum & 0xFFFF)
     return insert_tag(skb, to, size)
 
 
-cdef void tap_copy(tap *t, sk_buff *skb, u32 nr, u64 now) noexcept nogil:
+cdef inline bint has_mac_header(const sk_buff *skb, u32 stage) noexcept nogil:
+    """Tell whether the Ethernet header of a frame off a wire stands in front of what this stage sees."""
+    if stage == <u32>STAGE_NIC or stage == <u32>STAGE_GRO:
+        return True
+    if stage == <u32>STAGE_OUTPUT or stage == <u32>STAGE_POSTROUTING or skb.id == 0:
+        return False
+    return skb.network_header >= skb.mac_header + ETH_HLEN or skb.data == skb_mac_header(skb)
+
+
+cdef u32 stage_frame(const sk_buff *skb, u32 stage, u8 *to, u8 *raw) noexcept nogil:
+    """Put a packet together whole, as it is at a stage: an unfinished checksum is left so."""
+    raw[0] = not has_mac_header(skb, stage)
+    if not raw[0]:
+        return insert_tag(skb, to, gather(skb, skb_mac_header(skb), to, MAX_FRAME))
+    return gather(skb, skb_network_header(skb) if skb.network_header else skb.data, to, MAX_FRAME)
+
+
+cdef void tap_copy(tap *t, sk_buff *skb, u32 nr, u32 stage, u32 reason, u64 now) noexcept nogil:
     """Filter one frame for one tap and keep a copy, or count what did not fit."""
     cdef tap_record rec
     cdef u64 one = 1
+    cdef void *program
     cdef u32 keep
     spin_lock(&t.lock)
-    rec.wire_len = tap_frame(skb, nr, t.scratch)
-    keep = t.run(t.program, t.scratch, rec.wire_len, min(rec.wire_len, MAX_FRAME)) if t.program != NULL else t.snaplen
-    if keep == 0:
+    rec.raw = 0
+    if stage == <u32>STAGE_WIRE:
+        rec.wire_len = tap_frame(skb, nr, t.scratch)
+    else:
+        rec.wire_len = stage_frame(skb, stage, t.scratch, &rec.raw)
+    program = t.raw_program if rec.raw else t.program
+    keep = t.run(program, t.scratch, rec.wire_len, min(rec.wire_len, MAX_FRAME)) if program != NULL else t.snaplen
+    if keep == 0 or rec.wire_len == 0:
         spin_unlock(&t.lock)
         return
     t.matched += 1
@@ -125,8 +165,13 @@ cdef void tap_copy(tap *t, sk_buff *skb, u32 nr, u64 now) noexcept nogil:
         return
     rec.tstamp = now
     rec.id = skb.id + nr if skb.id else 0
-    rec.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
-    rec.outgoing = skb.pkt_type == PACKET_OUTGOING
+    rec.ifindex = <u8>skb.dev.ifindex if skb.dev != NULL else 0
+    rec.outgoing = (skb.pkt_type == PACKET_OUTGOING or stage == <u32>STAGE_OUTPUT or stage == <u32>STAGE_POSTROUTING)
+    rec.stage = <u8>stage
+    rec.reason = reason
+    rec.frames = 1
+    if stage != <u32>STAGE_WIRE and not skb.gso_type & <u32>SKB_GSO_FRAGLIST:
+        rec.frames = max(skb.frames, max(<u32>skb.gso_segs, <u32>1))
     ring_put(t, &rec, sizeof(tap_record))
     ring_put(t, t.scratch, rec.cap_len)
     spin_unlock(&t.lock)
@@ -144,25 +189,82 @@ cdef void tap_deliver(net *n, sk_buff *skb, u64 now) noexcept nogil:
     fence()
     t = <tap *>load_acquire_ptr(&n.taps)
     while t != NULL:
-        for nr in range(frames):
-            tap_copy(t, skb, nr, now)
+        if tap_wants(t, skb, STAGE_WIRE):
+            for nr in range(frames):
+                tap_copy(t, skb, nr, STAGE_WIRE, 0, now)
         t = <tap *>load_acquire_ptr(<void **>&t.next)
     fetch_add32(&n.tap_users, <u32>-1)
+
+
+cdef inline bint tap_wants(const tap *t, const sk_buff *skb, u32 stage) noexcept nogil:
+    """Tell whether a tap is for this stage, and for the packet's device."""
+    if skb.dev == NULL:
+        return t.devices[stage] == <u32>0xFFFFFFFF
+    return t.devices[stage] >> (skb.dev.ifindex - 1) & 1
+
+
+cdef void tap_stage(net *n, void *p, u32 stage, u32 reason) noexcept nogil:
+    """Show a packet to the taps of a stage; a list of whole packets is shown one by one."""
+    cdef sk_buff *skb = <sk_buff *>p
+    cdef sk_buff *part
+    cdef u64 now = net_now(n)
+    cdef tap *t
+    fetch_add32(&n.tap_users, 1)
+    fence()
+    t = <tap *>load_acquire_ptr(&n.taps)
+    while t != NULL:
+        if tap_wants(t, skb, stage):
+            tap_copy(t, skb, 0, stage, reason, now)
+            part = skb.frag_list if skb.gso_type & <u32>SKB_GSO_FRAGLIST else NULL
+            while part != NULL:
+                tap_copy(t, part, 0, stage, reason, now)
+                part = part.next
+        t = <tap *>load_acquire_ptr(<void **>&t.next)
+    fetch_add32(&n.tap_users, <u32>-1)
+
+
+cdef void tap_refresh(net *n) noexcept:
+    """Say to the stages which of them somebody watches: in flags that they look at anyhow. Needs the GIL."""
+    cdef tap *t = <tap *>n.taps
+    cdef u32 stages = 0
+    cdef u32 s
+    while t != NULL:
+        for s in range(STAGE_NR):
+            if t.devices[s]:
+                stages |= <u32>1 << s
+        t = t.next
+    n.tap_stages = stages
+    n.nf_rules = (n.nf_rules & ((<u32>1 << NF_TAP_SHIFT) - 1)
+                  | (stages >> <u32>STAGE_PREROUTING & 31) << NF_TAP_SHIFT)
+    # The way to a UDP socket has no flag to spare: its function is replaced.
+    if n.inet_fast[IPPROTO_UDP].rcv != NULL:
+        n.inet_fast[IPPROTO_UDP].rcv = udp_rcv_tapped if stages >> <u32>STAGE_SOCKET & 1 else udp_rcv_fast
 
 
 @cython.final
 @cython.no_gc_clear
 cdef class PacketTap:
-    """A watcher of all frames of a host, both ways, behind a classic BPF program.
+    """A watcher of frames, behind a classic BPF program: of all that pass the devices, or of what ``devices`` says.
 
-    ``run`` and ``program`` are addresses from ``netstack.capture.bpf`` (0 for no filter), and must live as long as
-    this object. Copies stand in a ring of ``size`` bytes; what does not fit is counted in ``dropped``.
+    ``run``, ``program`` and ``raw`` are addresses from ``netstack.capture.bpf`` (0 for no filter): the interpreter, a
+    program for frames, one for packets without an Ethernet header. They must live as long as this object (``keep``).
+    ``devices`` has a mask for each stage, bit ifindex - 1. Copies stand in a ring of ``size`` bytes; what does not fit
+    is counted in ``dropped``.
     """
     cdef tap *t
     cdef object net_object
     cdef object keep
 
-    def __cinit__(self, Net n, uintptr_t run=0, uintptr_t program=0, u32 snaplen=262144, u32 size=4 << 20, keep=None):
+    def __cinit__(self, Net n, uintptr_t run=0, uintptr_t program=0, u32 snaplen=262144, u32 size=4 << 20, keep=None,
+                  uintptr_t raw=0, devices=None):
+        cdef u32 masks[STAGE_NR]
+        cdef u32 s
+        if devices is None:
+            devices = [0xFFFFFFFF]
+        if len(devices) > STAGE_NR:
+            raise ValueError(f"{len(devices)} masks of devices: there are {STAGE_NR} stages")
+        for s in range(STAGE_NR):
+            masks[s] = devices[s] if s < <u32>len(devices) else 0
         self.net_object = n
         self.keep = keep
         self.t = <tap *>calloc(1, sizeof(tap))
@@ -179,8 +281,12 @@ cdef class PacketTap:
         self.t.snaplen = snaplen
         self.t.run = <bpf_fn>run
         self.t.program = <void *>program
+        self.t.raw_program = <void *>raw
+        for s in range(STAGE_NR):
+            self.t.devices[s] = masks[s]
         self.t.next = <tap *>n.ptr.taps
         store_release_ptr(&n.ptr.taps, self.t)
+        tap_refresh(n.ptr)
 
     def close(self):
         """Stop watching. Idempotent."""
@@ -194,6 +300,7 @@ cdef class PacketTap:
         while link[0] != t:
             link = &link[0].next
         store_release_ptr(<void **>link, t.next)
+        tap_refresh(n)
         with nogil:
             fence()
             while load_acquire32(&n.tap_users):
@@ -223,7 +330,11 @@ cdef class PacketTap:
         return matched, dropped
 
     def drain(self, most=256):
-        """Take up to ``most`` records: (ns, frame id, ifindex, outgoing, wire length, bytes). ``fileno`` says when."""
+        """Take up to ``most`` records; ``fileno`` says when there are some.
+
+        Each is (ns, frame id, ifindex, outgoing, wire length, bytes, stage, begins with its IP header, frames that the
+        packet carries, drop reason).
+        """
         cdef tap_record rec
         cdef bytes data
         cdef bint armed = False
@@ -244,7 +355,8 @@ cdef class PacketTap:
             spin_lock(&self.t.lock)
             self.get(<u8 *><char *>data, rec.cap_len)
             spin_unlock(&self.t.lock)
-            out.append((rec.tstamp, rec.id, rec.ifindex, bool(rec.outgoing), rec.wire_len, data))
+            out.append((rec.tstamp, rec.id, rec.ifindex, bool(rec.outgoing), rec.wire_len, data, rec.stage,
+                        bool(rec.raw), rec.frames, rec.reason))
         return out
 
     cdef void get(self, u8 *to, u32 size) noexcept:

@@ -52,7 +52,8 @@ cdef struct nf_state:              # net.nf
 
 # The verdict of the rules at a hook about a packet, data at its IP header. Call it if net.nf_rules has the hook's bit.
 cdef u32 nf_rules_run(net *n, u32 hook, sk_buff *skb, u32 iif, u32 oif) noexcept nogil
-# The same at one hook after the other; False when the packet was refused, and dropped (NETFILTER_DROP).
+# The same at one hook after the other, and who captures there is shown it;
+# False when the packet was refused, and dropped (NETFILTER_DROP).
 cdef bint nf_rules_pass(net *n, u32 first, u32 end, sk_buff *skb, u32 iif, u32 oif) noexcept nogil
 # Does a Python hook want to see this packet at one of the hooks of `mask`? Call it if net.nf_hooks has one of them.
 cdef bint nf_python_wants(net *n, u32 mask, sk_buff *skb) noexcept nogil

@@ -19,12 +19,13 @@ from netstack._abi cimport (
     load_relaxed64, store_release32, store_release_ptr, unlikely,
 )
 from netstack._counters cimport SKB_DROP_REASON_NETFILTER_DROP
-from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, Net
+from netstack._net cimport NF_TAP_SHIFT, SLOT_CPU0, SLOT_PROCESS, STAGE_PREROUTING, Net, net_device
 from netstack._skb cimport SkBuff, kfree_skb_reason, skb_headlen
 
 from netstack.errors import InternalError
 
 cdef enum:
+    NF_INET_FORWARD = 2            # see nf/hooks.py
     IP_HLEN = 20
     IPPROTO_TCP = 6
     IPPROTO_UDP = 17
@@ -97,9 +98,20 @@ cdef u32 nf_rules_run(net *n, u32 hook, sk_buff *skb, u32 iif, u32 oif) noexcept
     return verdict
 
 
+cdef void nf_tap(net *n, u32 hook, sk_buff *skb, u32 iif) noexcept nogil:
+    """Show a packet to those who capture at a hook; at FORWARD it is the device's it came in by, as in Linux."""
+    cdef net_device *dev = skb.dev
+    if hook == <u32>NF_INET_FORWARD and iif:
+        skb.dev = n.devices[iif - 1]
+    n.tap_stage(n, skb, STAGE_PREROUTING + hook, 0)
+    skb.dev = dev
+
+
 cdef bint nf_rules_pass(net *n, u32 first, u32 end, sk_buff *skb, u32 iif, u32 oif) noexcept nogil:
     cdef u32 hook
     for hook in range(first, end):
+        if n.nf_rules >> (NF_TAP_SHIFT + hook) & 1:
+            nf_tap(n, hook, skb, iif)
         if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, iif, oif) != NF_ACCEPT:
             kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
             return False
@@ -226,6 +238,12 @@ cdef class Rules:
         cdef list rows = list(rules)
         self.replace(&self.state.want, self.build(rows, 0, False))
         self.kept["want"] = rows
+
+    def tap(self, u32 hook, SkBuff skb not None, u32 iif=0):
+        """Show a packet to those who capture at a hook; ``iif`` is the device it came in by, 0 for none."""
+        cdef net *n = self.net_object.ptr
+        if n.nf_rules >> (NF_TAP_SHIFT + hook) & 1:
+            nf_tap(n, hook, skb.peek(), iif)
 
     def run(self, u32 hook, SkBuff skb not None, u32 iif=0, u32 oif=0):
         """Ask the rules of a hook about a packet, data at its IP header."""

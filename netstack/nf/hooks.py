@@ -41,6 +41,7 @@ NF_INET_FORWARD = 2  # for others
 NF_INET_LOCAL_OUT = 3  # made by us, routed
 NF_INET_POST_ROUTING = 4  # about to leave
 NF_INET_NUMHOOKS = 5
+NF_TAP_SHIFT = 8  # bit 8 + hook of net.nf_rules: somebody captures there
 
 NF_INET_INGRESS = 5  # before the protocols: rules only
 
@@ -244,6 +245,8 @@ def NF_HOOK(host: HookHost, hook: int, skb: SkBuff, okfn: Okfn, iif: int | None 
     """
     net = host.inet.hooks.net
     verdict = NF_ACCEPT
+    if net.nf_rules >> NF_TAP_SHIFT + hook & 1:
+        host.inet.hooks.rules.tap(hook, skb, iif or 0)
     if (net.nf_hooks | net.nf_rules) >> hook & 1:
         verdict = nf_hook(host, hook, skb, okfn, iif)
     if verdict == NF_ACCEPT:

@@ -45,6 +45,8 @@ cdef enum:
     ETH_P_IP = 0x0800
     INET_ECN_MASK = 3
     NF_IN_BITS = 1 << 0 | 1 << 1   # NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN: see nf/hooks.py
+    NF_IN_RULES = NF_IN_BITS | NF_IN_BITS << 8     # and captures there: NF_TAP_SHIFT
+    NF_PRE_ROUTING_RULES = 1 | 1 << 8
 
 
 cdef inline void count(mib_slot *stats, u32 slot, int which, u64 by) noexcept nogil:
@@ -172,6 +174,12 @@ cdef u32 ip_rcv_finish_core(net *n, sk_buff *skb) noexcept nogil:
     return SKB_NOT_DROPPED_YET
 
 
+cdef bint ip_drop(sk_buff *skb, u32 reason) noexcept nogil:
+    """Drop, out of the way of what goes on. True: the packet is done with."""
+    kfree_skb_reason(skb, reason)
+    return True
+
+
 cdef bint ip_rcv_forward(net *n, sk_buff *skb) noexcept nogil:
     """Send a plain packet on, if it is for others and its device forwards; or leave it as it came."""
     cdef rtable rt
@@ -182,10 +190,9 @@ cdef bint ip_rcv_forward(net *n, sk_buff *skb) noexcept nogil:
         return 0
     reason = ip_rcv_core(n, skb)
     if unlikely(reason != SKB_NOT_DROPPED_YET):
-        kfree_skb_reason(skb, reason)
-        return 1
+        return ip_drop(skb, reason)
     skb.rt_type = RTN_UNICAST
-    if unlikely(n.nf_rules & 1) and not nf_rules_pass(n, 0, 1, skb, skb.dev.ifindex, 0):
+    if unlikely(n.nf_rules & NF_PRE_ROUTING_RULES) and not nf_rules_pass(n, 0, 1, skb, skb.dev.ifindex, 0):
         return 1
     ip_forward(n, skb, &rt)
     return 1
@@ -209,8 +216,7 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     if unlikely(skb.pkt_type != PACKET_HOST):
         if skb.pkt_type != PACKET_OTHERHOST:
             return 0
-        kfree_skb_reason(skb, ip_rcv_core(n, skb))
-        return 1
+        return ip_drop(skb, ip_rcv_core(n, skb))
     protocol = iph[IP_PROTO]
     ops = &n.inet_fast[protocol]
     if ops.peek == NULL or n.raw_protocols[protocol >> 5] >> (protocol & 31) & 1:
@@ -223,12 +229,11 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
         return 0
     reason = ip_rcv_core(n, skb)
     if unlikely(reason != SKB_NOT_DROPPED_YET):
-        kfree_skb_reason(skb, reason)
-        return 1
+        return ip_drop(skb, reason)
     # Our unicast address in a frame to our MAC: ip_rcv_route() and ip_rcv_finish_core() have nothing left to do.
     skb.rt_flags = RTCF_LOCAL
     skb.rt_type = RTN_LOCAL
-    if unlikely(n.nf_rules & NF_IN_BITS) and not nf_rules_pass(n, 0, 2, skb, skb.dev.ifindex, 0):
+    if unlikely(n.nf_rules & NF_IN_RULES) and not nf_rules_pass(n, 0, 2, skb, skb.dev.ifindex, 0):
         return 1
     skb_pull(skb, IP_HLEN)
     ops.rcv(n, skb, sd)

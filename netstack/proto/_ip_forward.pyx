@@ -34,6 +34,7 @@ from netstack.proto._route cimport ip_route_forward, rtable
 
 cdef enum:
     NF_FORWARD_BITS = 1 << 0 | 1 << 2 | 1 << 4     # NF_INET_PRE_ROUTING, FORWARD, POST_ROUTING
+    NF_FORWARD_RULES = NF_FORWARD_BITS | NF_FORWARD_BITS << 8      # and captures there: NF_TAP_SHIFT
     TCP_HLEN = 20
     UDP_HLEN = 8
 
@@ -154,7 +155,7 @@ cdef void ip_forward(net *n, sk_buff *skb, const rtable *rt) noexcept nogil:
     skb = ip_forward_prepare(n, skb, rt)
     if skb == NULL:
         return
-    if unlikely(n.nf_rules & NF_FORWARD_BITS):
+    if unlikely(n.nf_rules & NF_FORWARD_RULES):
         if not nf_rules_pass(n, 2, 3, skb, iif, rt.dev.ifindex) or not nf_rules_pass(n, 4, 5, skb, iif, rt.dev.ifindex):
             return
     ip_forward_output(n, skb)

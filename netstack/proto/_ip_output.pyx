@@ -47,6 +47,7 @@ from netstack.errors import InternalError
 cdef enum:
     IDENT_STEP_NS = 4_000_000      # a generator also moves with time: by up to one a tick of 4 ms
     NF_OUT_BITS = 1 << 3 | 1 << 4  # NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING: see nf/hooks.py
+    NF_OUT_RULES = NF_OUT_BITS | NF_OUT_BITS << 8  # and captures there: NF_TAP_SHIFT
     IPOPT_END = 0
     IPOPT_NOOP = 1
     IPOPT_COPY = 0x80
@@ -106,6 +107,9 @@ cdef int ip_local_out(net *n, sk_buff *skb) noexcept nogil:
     cdef ip_state *state = <ip_state *>n.ip
     cdef int err
     if likely(not n.nf_hooks & NF_OUT_BITS):
+        if unlikely(n.nf_rules & NF_OUT_RULES) and not nf_rules_pass(n, 3, 5, skb, 0, skb.dev.ifindex):
+            mib_inc(n, SLOT_PROCESS, IpOutDiscards)
+            return -EPERM
         return ip_output(n, skb)
     skb.pkt_type = PACKET_OUTGOING
     err = state.local_out(state.local_out_arg, skb)
@@ -126,7 +130,7 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)
         return 0
-    if unlikely(n.nf_rules & NF_OUT_BITS) and not nf_rules_pass(n, 3, 5, skb, 0, rt.dev.ifindex):
+    if unlikely(n.nf_rules & NF_OUT_RULES) and not nf_rules_pass(n, 3, 5, skb, 0, rt.dev.ifindex):
         mib_inc(n, slot, IpOutDiscards)
         return -EPERM
     return ip_output(n, skb)

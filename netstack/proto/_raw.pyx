@@ -16,12 +16,12 @@ from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport (
     add_relaxed32, fetch_or32, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, store_release_ptr,
-    u8, u16, u32,
+    u8, u16, u32, unlikely,
 )
 from netstack._counters cimport (
     MIB_NR, SKB_DROP_REASON_SOCKET_FILTER, SKB_DROP_REASON_SOCKET_RCVBUFF, SKB_NOT_DROPPED_YET,
 )
-from netstack._net cimport Net
+from netstack._net cimport STAGE_SOCKET, Net
 from netstack._skb cimport (
     SkBuff, kfree_skb_reason, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_transport_header,
 )
@@ -110,6 +110,8 @@ cdef int raw_rcv(net *n, sock *sk, sk_buff *skb) noexcept nogil:
     cb.ttl = iph[IP_TTL]
     cb.csum_unchecked = 0
     cb.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
+    if unlikely(n.tap_stages >> <u32>STAGE_SOCKET & 1):
+        n.tap_stage(n, skb, STAGE_SOCKET, 0)
     if sock_queue_rcv_skb(sk, skb) != SOCK_QUEUED:
         kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_RCVBUFF)
         return SKB_DROP_REASON_SOCKET_RCVBUFF

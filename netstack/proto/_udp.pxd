@@ -15,6 +15,7 @@ cdef enum:
 
 cdef bint udp_peek(net *n, void *p) noexcept nogil
 cdef void udp_rcv_fast(net *n, void *p, void *sd) noexcept nogil
+cdef void udp_rcv_tapped(net *n, void *p, void *sd) noexcept nogil
 
 # The steps of udp_rcv. Each gives True to go on; False: the packet was dropped and counted.
 cdef bint udp_csum_complete(net *n, sk_buff *skb) noexcept nogil

@@ -25,7 +25,7 @@ from netstack._counters cimport (
     UdpInErrors, UdpMemErrors, UdpRcvbufErrors,
 )
 from netstack._gso cimport skb_gro_split, skb_is_gso
-from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, Net, mib_inc, net
+from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, STAGE_SOCKET, Net, mib_inc, net
 from netstack._skb cimport (
     CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_DODGY, SKB_GSO_UDP_L4, SkBuff,
     kfree_skb_reason, sk_buff, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_pull,
@@ -54,8 +54,13 @@ cdef inline bint udp_check_len(net *n, sk_buff *skb) noexcept nogil:
             if unlikely(size < skb.len):
                 trim(skb, size)
             return True
+    return udp_drop(n, skb, SKB_DROP_REASON_PKT_TOO_SMALL)
+
+
+cdef bint udp_drop(net *n, sk_buff *skb, u32 reason) noexcept nogil:
+    """Count an error and drop. Out of line, so that what calls it stays small enough to be inlined. False."""
     mib_inc(n, skb.slot, UdpInErrors)
-    kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
+    kfree_skb_reason(skb, reason)
     return False
 
 
@@ -172,13 +177,17 @@ cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data 
     if likely(result == SOCK_QUEUED):
         sock_data_ready(sk, sd)
         return
-    mib_inc(n, skb.slot, UdpInErrors)
+    udp_no_room(n, skb, result)
+
+
+cdef void udp_no_room(net *n, sk_buff *skb, int result) noexcept nogil:
+    """Count and drop what a socket had no room for. Consumes skb."""
     if result == SOCK_PROTO_MEM:
         mib_inc(n, skb.slot, UdpMemErrors)
-        kfree_skb_reason(skb, SKB_DROP_REASON_PROTO_MEM)
+        udp_drop(n, skb, SKB_DROP_REASON_PROTO_MEM)
     else:
         mib_inc(n, skb.slot, UdpRcvbufErrors)
-        kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_RCVBUFF)
+        udp_drop(n, skb, SKB_DROP_REASON_SOCKET_RCVBUFF)
 
 
 cdef inline void sk_mark_napi_id(sock *sk, const sk_buff *skb, u32 flags) noexcept nogil:
@@ -258,6 +267,7 @@ cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
                 mib_inc(n, skb.slot, UdpInErrors)
         sk = sk.next
     if first != NULL:
+        udp_tap(n, skb)
         udp_queue_rcv(n, first, skb, NULL)
     spin_unlock(&table.lock)
     if first == NULL:
@@ -303,6 +313,28 @@ cdef void udp_rcv_fast(net *n, void *p, void *sd) noexcept nogil:
         udp_queue_rcv(n, SOCK_CB(skb).sk, skb, <softnet_data *>sd)
 
 
+# Through a pointer: taken over into udp_rcv_tapped it would be too large to take over what it calls itself.
+cdef void (*udp_untapped)(net *n, void *p, void *sd) noexcept nogil
+udp_untapped = udp_rcv_fast
+
+
+cdef void udp_tap(net *n, sk_buff *skb) noexcept nogil:
+    """Show a datagram that a socket is about to get to those who capture there."""
+    if n.tap_stages >> <u32>STAGE_SOCKET & 1:
+        n.tap_stage(n, skb, STAGE_SOCKET, 0)
+
+
+cdef void udp_rcv_tapped(net *n, void *p, void *sd) noexcept nogil:
+    """``udp_rcv_fast`` while somebody captures at the socket: stands in its place in inet_fast. Consumes skb.
+
+    The checks come twice then: they change nothing the second time.
+    """
+    cdef sk_buff *skb = <sk_buff *>p
+    if udp_check_len(n, skb) and udp_csum_init(n, skb):
+        udp_tap(n, skb)
+        udp_untapped(n, skb, sd)
+
+
 # ---- what proto/udp.py calls, one after the other
 
 def check_len(Net n, SkBuff skb):
@@ -341,6 +373,7 @@ def unicast_rcv(Net n, SkBuff skb):
                     get_be16(packet.data + 2), packet.dev.ifindex if packet.dev != NULL else 0)
     if sk != NULL:
         skb.ptr = NULL
+        udp_tap(n.ptr, packet)
         udp_queue_rcv(n.ptr, sk, packet, NULL)
     spin_unlock(&table.lock)
     return sk != NULL

@@ -296,6 +296,6 @@ cdef void sock_purge(sock *sk) noexcept nogil:
         sock_pop(sk, skb)
         sk.deficit += SOCK_CB(skb).truesize
         skb_set_slot(skb, SLOT_PROCESS)
-        skb_end(skb, SKB_DROP_REASON_SOCKET_CLOSE)
+        kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_CLOSE)
     sock_flush(sk)
     mem_reclaim(sk, 0)

@@ -230,7 +230,7 @@ def test_a_link_type_without_printer_is_refused():
 @pytest.mark.parametrize(("linktype", "size"), [(101, 0), (12, 0), (228, 0)])
 def test_raw_ip_frames(linktype, size):
     data = family("udp")[0][14:]
-    line = Printer(Style(time=1), linktype)(Record(0, data, len(data)))
+    line = Printer(Style(time=1), linktype)(Record(0, data, len(data), linktype=linktype))
     assert line == "IP 10.9.0.1.40000 > 10.9.0.2.40001: UDP, length 0"
 
 

@@ -110,7 +110,7 @@ def test_a_live_capture_speaks_as_tcpdump_does(streams):
         "listening on tap0, link-type EN10MB (Ethernet), snapshot length 262144 bytes\n"
         "2 packets captured\n"
         "7 packets received by filter\n"
-        "1 packet dropped by kernel\n"
+        "1 packet dropped by capture\n"
     )
 
 

@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from netstack.capture.bpf import compile_filter
+from netstack.capture.stages import STAGES
 from netstack.commands import COMMANDS
 
 PING = bytes.fromhex(
@@ -53,7 +54,13 @@ def test_pcapng_goes_to_standard_output(seen, netstack, monkeypatch, tmp_path):
 
 
 def test_interfaces_are_listed(host, good):
-    assert good("capture", "-D") == "1.tap0 (both directions)\n"
+    listed = good("capture", "--list-interfaces").splitlines()
+    assert listed[:2] == [
+        "1.tap0 (both directions)",
+        "2.tap0@nic (as the driver takes it off the ring, before GRO)",
+    ]
+    assert [line.split(" ")[0].partition("@")[2] for line in listed[1:]] == [*STAGES]
+    assert good("capture", "-D").splitlines() == listed
 
 
 def test_a_broken_filter_is_refused_before_the_host_is_asked(directory, refused):
@@ -63,7 +70,29 @@ def test_a_broken_filter_is_refused_before_the_host_is_asked(directory, refused)
 
 def test_an_unknown_interface_gets_those_there_are(host, refused):
     assert "try: netstack capture -i tap0" in refused("capture", "-i", "eth0")
-    assert "no place tap0@gro" in refused("capture", "-i", "tap0@gro")
+    said = refused("capture", "-i", "tap0@gor")
+    assert "no place tap0@gor" in said
+    assert all(f"netstack capture -i tap0@{stage}" in said for stage in STAGES)
+
+
+def test_stages_and_both_programs_go_to_the_host(seen, netstack, monkeypatch):
+    asked = {}
+    real = COMMANDS["capture"]
+
+    def capture(it, **arguments):
+        asked.update(arguments)
+        return real(it, **arguments)
+
+    monkeypatch.setitem(COMMANDS, "capture", capture)
+    netstack("capture", "-c", "1", "-i", "tap0", "-i", "any@output", "udp")
+    assert asked["wanted"] == [["tap0", ""], ["any", "output"]]
+    assert base64.b64decode(asked["program"]) == compile_filter("udp").insns
+    assert base64.b64decode(asked["raw"]) == compile_filter("udp", 101).insns
+
+
+def test_a_filter_that_no_packet_of_the_stage_can_match_is_refused(host, refused):
+    error = refused("capture", "-i", "tap0@output", "ether", "host", "02:00:00:00:00:01")
+    assert "ether host" in error
 
 
 def test_the_interface_names_the_host_when_several_run(seen, serve, netstack):

@@ -6,18 +6,22 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import netstack
 from netstack import runtime
+from netstack.capture.stages import STAGES
 from netstack.control_client import Control, hosts
 from tests.e2e.conftest import HOST, PEER
-from tests.e2e.load import PATIENCE, pings, wait_until
+from tests.e2e.load import PATIENCE, balanced, pings, wait_until
 from tests.netns import fresh_netns
 
 pytestmark = pytest.mark.tap
@@ -119,3 +123,61 @@ def test_a_reader_that_leaves_ends_the_capture_and_not_the_host(name):
         assert pings() == 1
         assert capture.wait(PATIENCE) == 128 + signal.SIGPIPE
     assert pings() == 1
+
+
+def test_tshark_reads_a_live_capture_of_two_stages(name):
+    fields = ["frame.packet_id", "frame.interface_name", "frame.comment", "udp.dstport"]
+    words = [word for field in fields for word in ("-e", field)]
+    command = ["tshark", "-l", "-n", "-i", "-", "-T", "fields", *words]
+    places = ["-i", f"{name}@nic", "-i", f"{name}@drop", "-w", "-"]
+    with (
+        started("capture", *places, "udp", "port", "4000", text=False) as capture,
+        subprocess.Popen(
+            command, stdin=capture.stdout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True,
+        ) as tshark,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):  # fmt: skip
+        assert b"listening on" in capture.stderr.readline()
+        sock.sendto(b"x", (HOST, 4000))
+        rows = [tshark.stdout.readline().rstrip("\n").split("\t") for _ in range(2)]
+        assert capture.poll() is None
+        capture.send_signal(signal.SIGINT)
+        assert capture.wait(PATIENCE) == 0
+        assert tshark.wait(PATIENCE) == 0
+    assert [row[1] for row in rows] == [f"{name}@nic", f"{name}@drop"]
+    assert rows[0][0] == rows[1][0] != ""
+    assert [row[2] for row in rows] == ["", "NO_SOCKET"]
+
+
+def test_captures_come_and_go_under_load(fast_path):
+    count = 20_000
+    with fresh_netns(), netstack.up("tap0", fast_path=fast_path, control=False) as host:
+        assert pings() == 1
+        server = host.socket()
+        server.bind(("", 5000))
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+        def send() -> None:
+            with client:
+                for number in range(count):
+                    client.sendto(bytes(100), (HOST, 5000 + number % 2))
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        kept = received = rounds = 0
+        while sender.is_alive():
+            with host.capture(tuple(STAGES), filter="udp") as all_stages, host.capture("drop"):
+                for _ in range(20):
+                    records = all_stages.read()
+                    kept += len(records)
+                    assert all(len(r.data) in (142, 128) for r in records)
+                received += all_stages.stats().received
+            rounds += 1
+        sender.join()
+        server.close()
+        assert host.net.nf_rules == 0
+        assert 0 < kept <= received
+        assert rounds > 1
+        assert pings() == 1
+        balanced(host)
