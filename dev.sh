@@ -321,7 +321,7 @@ run_sanitize() {
 # ThreadSanitizer, for the tests in which threads meet. Its reports go to the terminal, and any of
 # them makes the exit status 66. It has no place for an address space laid out too much at random.
 run_sanitize_thread() {
-    [ $# -gt 0 ] || set -- -m 'not tap and not bench' tests/test_{threads,host,socket,control,apps}.py \
+    [ $# -gt 0 ] || set -- -m 'not tap and not bench' tests/test_{threads,cpus,queues,host,socket,control,apps}.py \
         tests/{device,driver,irq,napi,netif,nf,proto,sock}
     export TSAN_OPTIONS="suppressions=$root/tools/sanitize/tsan.supp:history_size=4"
     ! setarch -R true 2>/dev/null || launcher=(setarch -R)

@@ -126,12 +126,14 @@ cdef extern from *:
     void prefetch "ns_prefetch"(const void *p) noexcept nogil
     void prefetchw "ns_prefetchw"(const void *p) noexcept nogil
 
+    u16 load_acquire16 "ns_load_acquire"(u16 *p) noexcept nogil
     u32 load_acquire32 "ns_load_acquire"(u32 *p) noexcept nogil
     u64 load_acquire64 "ns_load_acquire"(u64 *p) noexcept nogil
     void *load_acquire_ptr "ns_load_acquire"(void **p) noexcept nogil
     u32 load_relaxed32 "ns_load_relaxed"(u32 *p) noexcept nogil
     u64 load_relaxed64 "ns_load_relaxed"(u64 *p) noexcept nogil
     u32 load_seq32 "ns_load_seq"(u32 *p) noexcept nogil
+    void store_release16 "ns_store_release"(u16 *p, u16 v) noexcept nogil
     void store_release32 "ns_store_release"(u32 *p, u32 v) noexcept nogil
     void store_release64 "ns_store_release"(u64 *p, u64 v) noexcept nogil
     void store_release_ptr "ns_store_release"(void **p, void *v) noexcept nogil

@@ -92,6 +92,13 @@ def proc(it: Running, paths: list[str] | None = None) -> dict[str, str]:
     return {path: procfs.read(it.host, path) for path in paths or procfs.names(it.host)}
 
 
+def set_proc(it: Running, values: dict[str, str]) -> dict[str, str]:
+    """Write files below /proc, one after the other; what they say then."""
+    for path, text in values.items():
+        procfs.write(it.host, path, text)
+    return proc(it, list(values))
+
+
 def proc_names(it: Running) -> list[str]:
     """Give the paths that ``proc`` knows."""
     return procfs.names(it.host)
@@ -251,6 +258,7 @@ COMMANDS: dict[str, Handler] = {
     "places": places,
     "proc": proc,
     "proc_names": proc_names,
+    "set_proc": set_proc,
     "set_sys": set_sys,
     "set_sysctl": set_sysctl,
     "softnet": softnet,

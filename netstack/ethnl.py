@@ -150,8 +150,9 @@ def show_features(device: str, nic: Nic) -> list[dict[str, Any]]:
 
 def show_channels(device: str, nic: Nic) -> dict[str, int]:
     """``-l``: one vector for a queue pair, and one for other causes."""
-    rings = _method(device, nic, "rss", "channels")()["rings"]
-    return {"combined-max": rings, "other-max": 1, "combined": rings, "other": 1}
+    rss = _method(device, nic, "rss", "channels")()
+    most = rss.get("rings-max", rss["rings"])
+    return {"combined-max": most, "other-max": 1, "combined": rss["rings"], "other": 1}
 
 
 def show_rxfh(device: str, nic: Nic) -> dict[str, Any]:
@@ -282,7 +283,7 @@ def _on(value: bool) -> str:
 
 
 def set_channels(device: str, nic: Nic, values: Values) -> None:
-    """``-L``: there is one queue pair, and it has one vector."""
+    """``-L``: the number of queue pairs, each with a vector."""
     have = show_channels(device, nic)
     hint = f"netstack ethtool -L {device} combined {have['combined-max']}"
     _only(values, ("combined",), ("rx", "tx", "other"), hint)
@@ -293,30 +294,43 @@ def set_channels(device: str, nic: Nic, values: Values) -> None:
             f"requested channel count exceeds maximum: combined {count}, allowed 1 to {most}"
         )
         raise oserror(errno.EINVAL, message, hint=hint)
+    if count != have["combined"]:
+        nic.set_channels(count)
 
 
 def set_rxfh(device: str, nic: Nic, values: Values) -> None:
-    """``-X``: key and table. Every entry is 0 while there is one queue."""
+    """``-X``: key and table."""
     rss = _method(device, nic, "rss", "RX flow hash")()
-    key = values.get("hkey")
-    new = None
-    if key is not None:
-        new = _key(device, key, len(rss["key"]))
+    new: dict[str, Any] = {}
+    if values.get("hkey") is not None:
+        new["key"] = _key(device, values["hkey"], len(rss["key"]))
     if values.get("hfunc", "toeplitz") != "toeplitz":
         message = f"hfunc {values['hfunc']}: Operation not supported; allowed: toeplitz"
         raise oserror(errno.EOPNOTSUPP, message, hint=f"netstack ethtool -X {device} default")
-    equal = values.get("equal")
     weights = [_number("weight", each) for each in values.get("weight", ())]
-    queues = range(_number("equal", equal)) if equal is not None else []
-    if weights:
-        queues = [queue for queue, weight in enumerate(weights) if weight]
-    if (equal is not None or weights) and list(queues) != list(range(rss["rings"])):
-        message = (
-            f"Cannot set RX flow hash configuration: {device} has {rss['rings']} RX ring(s)"
-        )
+    if values.get("equal") is not None:
+        weights = [1] * _number("equal", values["equal"])
+    if weights or "equal" in values:
+        new["indirection"] = _spread(device, weights, rss["rings"])
+    if values.get("default"):
+        new["indirection"] = [i * rss["rings"] // INDIRECTION for i in range(INDIRECTION)]
+    if new:
+        nic.set_rss(**new)
+
+
+def _spread(device: str, weights: list[int], rings: int) -> list[int]:
+    """Make the table that ethtool makes of weights: equal ones go round, others get their share in a row."""
+    if not any(weights) or min(weights) < 0 or len(weights) > rings:
+        message = f"Cannot set RX flow hash configuration: {device} has {rings} RX ring(s)"
         raise oserror(errno.EINVAL, message, hint=f"netstack ethtool -X {device} default")
-    if new is not None:
-        nic.set_rss(key=new)
+    if set(weights) == {1}:
+        return [i % len(weights) for i in range(INDIRECTION)]
+    table: list[int] = []
+    partial, total = 0, sum(weights)
+    for queue, weight in enumerate(weights):
+        partial += weight
+        table += [queue] * (INDIRECTION * partial // total - len(table))
+    return table
 
 
 def _key(device: str, text: str, size: int) -> bytes:

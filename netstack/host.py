@@ -139,12 +139,14 @@ class Host(HostViews):
         mtu: int = 1500,
         ring: int = 256,
         cpu: int = 0,
+        queues: int = 1,
     ) -> NetDevice:
         """Put an igb NIC on ``wire``, bring it up, and give it an address, or several, with their subnets.
 
         ``wire`` is a MemoryWire, a TapWire, or anything with the address of a struct wire; it is kept
-        alive. ``cpu`` runs the NIC: it takes frames off the wire. Raises ValueError for an impossible name,
-        address, mtu, ring or CPU; nothing is left then.
+        alive. ``cpu`` runs the NIC: it takes frames off the wire. ``queues``: pairs of queues, 1 to 8, whose
+        vectors go round the CPUs from that one on. Raises ValueError for an impossible name, address,
+        mtu, ring, CPU or number of queues; nothing is left then.
         """
         check_name(name)
         check_mtu(mtu)
@@ -171,6 +173,7 @@ class Host(HostViews):
             mtu,
             ring,
             ifindex,
+            queues,
         )
         nic.open()
         device = NetDevice(nic, name, ifindex, mac, addresses, wire)
@@ -183,9 +186,10 @@ class Host(HostViews):
     def add_tap(
         self, name: str, addr: str | Sequence[str], peer: str | None = None, **options: Any
     ) -> NetDevice:
-        """Put a NIC on the TAP ``name``; ``options`` are those of ``netstack.up``: mac, mtu, ring, offload.
+        """Put a NIC on the TAP ``name``.
 
-        The TAP is put back as it was found when the host closes. ::
+        ``options`` are those of ``netstack.up``: mac, mtu, ring, queues, offload. The TAP is put back as
+        it was found when the host closes. ::
 
             with netstack.up("tap0", addr="10.0.0.2/24") as host:
                 host.add_tap("tap1", addr="10.0.1.2/24")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from netstack.irq._affinity import lines
+from netstack.irq._affinity import lines, set_affinity
 from netstack.sock._calls import sockets as open_sockets
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ SOFTIRQS = (
 
 
 class HostViews:
-    """The half of ``Host`` that only looks."""
+    """The half of ``Host`` that looks, and says where interrupts go."""
 
     net: Net
     cpus: list[Cpu]
@@ -50,6 +51,15 @@ class HostViews:
             }
             for irq, name, counts, mask, cpu in lines(self.net)
         ]
+
+    def set_smp_affinity(self, irq: int, cpus: Iterable[int]) -> None:
+        """Let an interrupt line go to one of ``cpus``, and its queue's packets with it.
+
+        It stays where it is if that is one of them, else the first is taken. No frame is lost, and
+        none overtakes another of its flow. OSError EINVAL when none of them is there, ENOENT when
+        there is no such line.
+        """
+        set_affinity(self.net, irq, sum(1 << cpu for cpu in set(cpus) if 0 <= cpu < 64))
 
     def sockets(self) -> list[dict[str, Any]]:
         """Give a row for each open socket."""

@@ -34,6 +34,7 @@ def up(
     txqueuelen: int | None = None,
     control: bool = True,
     offload: bool = False,
+    queues: int = 1,
     **options: Any,
 ) -> Iterator[Host]:
     """Create the TAP ``name`` or take it over, put a host behind it, and give the host.
@@ -47,7 +48,7 @@ def up(
     other address of the subnet if None). ``offload``: datagrams of a sender with GSO come many in one
     read, leave so in one write, and checksums are left to the other side. While it is up, ``netstack ss``
     and its like answer about it from another terminal of this user, unless ``control`` is False.
-    ``options`` go to ``Host``.
+    ``queues``: pairs of queues of the NIC, spread over the CPUs. ``options`` go to ``Host``: ``cpus``.
 
     At the end of the block the host is closed and the TAP put back as it was found. Raises ValueError
     for what can't be, OSError with the kernel's errno otherwise; both say what to type
@@ -63,7 +64,13 @@ def up(
     ):
         wire = TapWire(tap.fileno(), vnet_hdr=offload)
         device = host.add_nic(
-            wire, tap.name, addr=[ours, *rest], mac=mac, mtu=tap.mtu, ring=ring
+            wire,
+            tap.name,
+            addr=[ours, *rest],
+            mac=mac,
+            mtu=tap.mtu,
+            ring=ring,
+            queues=queues,
         )
         device.missed_source = tap.missed
         with _answering(host, control):
@@ -79,6 +86,7 @@ def add_tap(
     mac: str | None = None,
     mtu: int = 1500,
     ring: int = 256,
+    queues: int = 1,
     txqueuelen: int | None = None,
     offload: bool = False,
 ) -> NetDevice:
@@ -93,7 +101,13 @@ def add_tap(
         )
         wire = TapWire(tap.fileno(), vnet_hdr=offload)
         device = host.add_nic(
-            wire, tap.name, addr=[ours, *rest], mac=mac, mtu=tap.mtu, ring=ring
+            wire,
+            tap.name,
+            addr=[ours, *rest],
+            mac=mac,
+            mtu=tap.mtu,
+            ring=ring,
+            queues=queues,
         )
         device.missed_source = tap.missed
         host.at_close.push(undo.pop_all())

@@ -6,6 +6,7 @@ not have (TCP, UDP-Lite) stands there as on a kernel where it was never used.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -13,9 +14,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from netstack import stats
+from netstack import cpumask, stats
 from netstack.config import PAGE_SIZE
-from netstack.errors import UsageError
+from netstack.errors import UsageError, oserror
 from netstack.netstat_columns import COLUMNS
 
 # What the kernel prints for a TCP that has done nothing; MaxConn is "no limit".
@@ -33,6 +34,7 @@ SOFTIRQS = (
     "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
 )  # fmt: skip
 
+MAX_CPUS = 64  # of a list that are looked at
 Host = Any  # netstack.host.Host; what is used of it is what the functions below call
 
 
@@ -273,10 +275,71 @@ FILES: dict[str, Callable[[Host], str]] = {
 }
 
 
+def _mask_of(host: Host, row: Mapping[str, Any], kind: str) -> str | None:
+    """Print a file of /proc/irq/N; None when there is no such file. [irq_affinity_proc_show()]"""
+    effective = 1 << row["cpu"]
+    mask = effective if kind.startswith("effective") else row["smp_affinity"]
+    if kind in ("smp_affinity", "effective_affinity"):
+        return cpumask.text(mask, len(host.softnet())) + "\n"
+    if kind in ("smp_affinity_list", "effective_affinity_list"):
+        cpus = [cpu for cpu in range(len(host.softnet())) if mask >> cpu & 1]
+        return ",".join(map(str, cpus)) + "\n"
+    return None
+
+
+def _irq_file(host: Host, name: str) -> str:
+    _, number, *rest = name.split("/")
+    for row in host.interrupts():
+        text = _mask_of(host, row, "/".join(rest)) if str(row["irq"]) == number else None
+        if text is not None:
+            return text
+    lines = [f"netstack proc irq/{row['irq']}/smp_affinity" for row in host.interrupts()]
+    raise UsageError(f"there is no file {name!r}", hint="\n".join(lines[:2]))
+
+
+def write(host: Host, path: str, text: str) -> None:
+    """Write a file below /proc: irq/N/smp_affinity (hexadecimal) or smp_affinity_list (0,2-3)."""
+    name = path.removeprefix("/proc/").strip("/")
+    before = read(host, name)
+    if not name.startswith("irq/") or not name.endswith(
+        ("/smp_affinity", "/smp_affinity_list")
+    ):
+        raise oserror(
+            errno.EACCES,
+            f"{path} can't be written; irq/N/smp_affinity can, and sysctls by netstack sysctl",
+            hint=f"netstack proc {next(iter(_affinities(host)), 'interrupts')}=1",
+        )
+    hint = f"netstack proc {path}={before.strip()}"
+    if name.endswith("_list"):
+        cpus = _cpus_of_list(text, path, hint)
+    else:
+        mask = cpumask.parse(text, len(host.softnet()), path, hint)
+        cpus = {cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1}
+    host.set_smp_affinity(int(name.split("/")[1]), cpus)
+
+
+def _cpus_of_list(text: str, path: str, hint: str) -> set[int]:
+    cpus: set[int] = set()
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            cpus |= set(range(int(first), int(last or first) + 1)) & set(range(MAX_CPUS))
+    except ValueError:
+        message = f"{path} = {text!r} is no list of CPUs, such as 0 or 0,2-3"
+        raise oserror(errno.EINVAL, message, hint=hint) from None
+    return cpus
+
+
+def _affinities(host: Host) -> list[str]:
+    return [f"irq/{row['irq']}/smp_affinity" for row in host.interrupts()]
+
+
 def names(host: Host) -> list[str]:
     """Return the path of every file, below /proc."""
     settings = (key for key in host.config if key.startswith("net."))
-    return sorted([*FILES, *("sys/" + key.replace(".", "/") for key in settings)])
+    return sorted(
+        [*FILES, *_affinities(host), *("sys/" + key.replace(".", "/") for key in settings)]
+    )
 
 
 def read(host: Host, path: str) -> str:
@@ -284,6 +347,8 @@ def read(host: Host, path: str) -> str:
     name = path.removeprefix("/proc/").strip("/")
     if name.startswith("sys/"):
         return str(host.config.text(name.removeprefix("sys/"))) + "\n"
+    if name.startswith("irq/"):
+        return _irq_file(host, name)
     if name not in FILES:
         near = get_close_matches(name, [*FILES, *(f.rpartition("/")[2] for f in FILES)], n=1)
         raise UsageError(

@@ -152,7 +152,16 @@ class FakeHost:
 
     def interrupts(self) -> list[dict[str, Any]]:
         counts = [7, *[0] * (self.cpus - 1)]
-        return [{"irq": 25, "name": "tap0-TxRx-0", "chip": "PCI-MSIX", "counts": counts}]
+        return [
+            {
+                "irq": 25,
+                "name": "tap0-TxRx-0",
+                "chip": "PCI-MSIX",
+                "counts": counts,
+                "smp_affinity": 1,
+                "cpu": 0,
+            }
+        ]
 
     def softirqs(self) -> list[dict[str, int]]:
         return [dict.fromkeys(SOFTIRQS, 0) | {"NET_RX": 5} for _ in range(self.cpus)]

@@ -123,7 +123,7 @@ REFUSED = [
     ("features", {"foo": "on"}, "there is no feature 'foo'"),
     ("features", {"gro": "bad"}, "flag 'bad' for parameter 'gro' is not followed by"),
     ("features", {"lro": "on"}, r"rx-lro: off \[requested on\]"),
-    ("channels", {"combined": "2"}, "requested channel count exceeds maximum"),
+    ("channels", {"combined": "9"}, "requested channel count exceeds maximum"),
     ("channels", {"rx": "1"}, "cannot modify an unsupported parameter: rx"),
     ("rxfh", {"equal": "2"}, r"tap0 has 1 RX ring\(s\)"),
     ("rxfh", {"weight": ["1", "1"]}, r"tap0 has 1 RX ring\(s\)"),

@@ -14,18 +14,26 @@ from netstack.procfs import write_tree
 
 def _proc_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("paths", nargs="*", metavar="FILE", help="a path below /proc; none: list them")
+    add(
+        "paths",
+        nargs="*",
+        metavar="FILE[=TEXT]",
+        help="a path below /proc, or what to write; none: list",
+    )
     add("--root", type=Path, metavar="DIR", help="write all files below DIR instead")
 
 
 def proc(args: Namespace) -> int:
-    """Print files, or their names, or write them all."""
+    """Print files, or their names, write them all elsewhere, or write into one."""
     if args.root is not None:
         _write(ask(args, "proc"), args.root, "proc")
     elif not args.paths:
         _print_names(args, ask(args, "proc_names"))
     else:
-        _print_files(args, ask(args, "proc", paths=args.paths))
+        new = dict(path.split("=", 1) for path in args.paths if "=" in path)
+        files: dict[str, str] = ask(args, "set_proc", values=new) if new else {}
+        shown = [path for path in args.paths if "=" not in path]
+        _print_files(args, files | (ask(args, "proc", paths=shown) if shown else {}))
     return 0
 
 
@@ -117,6 +125,7 @@ COMMANDS = {
         proc,
         "netstack proc net/snmp\nnetstack proc                      list the files\n"
         "netstack proc net/softnet_stat net/udp\n"
+        "netstack proc irq/25/smp_affinity=2    the line goes to CPU 1 from now on\n"
         "netstack proc --root /tmp/p && PROC_ROOT=/tmp/p nstat -as    read by iproute2",
         _proc_arguments,
         "The text of files below /proc as Linux prints them, of this host.",

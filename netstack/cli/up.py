@@ -41,7 +41,7 @@ def _arguments(parser: Parser) -> None:
         nargs=argparse.REMAINDER,
         default=[],
         metavar="TAP ...",
-        help="one more device with its own --addr, --peer, --mac, --mtu, --ring, --offload; "
+        help="one more device with its own --addr, --peer, --mac, --mtu, --ring, --queues, --offload; "
         "behind all else, again for a third",
     )
 
@@ -59,6 +59,9 @@ def _device_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mac", metavar="MAC", help="the host's MAC address (made from the name)")
     add("--mtu", type=int, default=1500, help="bytes, Ethernet header not counted (1500)")
     add("--ring", type=int, default=256, help="descriptors of the receive ring (256)")
+    add(
+        "--queues", type=int, default=1, help="queue pairs of the NIC, spread over the CPUs (1)"
+    )
     add(
         "--offload",
         action="store_true",
@@ -142,7 +145,7 @@ def _host(args: Namespace) -> Any:
 def _options(args: Namespace) -> dict[str, Any]:
     """Give what one device was asked to be."""
     addr = args.addr[0] if args.addr and len(args.addr) == 1 else args.addr
-    keys = ("peer", "mac", "mtu", "ring", "offload")
+    keys = ("peer", "mac", "mtu", "ring", "queues", "offload")
     return {"addr": addr} | {key: getattr(args, key) for key in keys}
 
 

@@ -12,9 +12,12 @@ and writing to it does nothing, as on the chip.
 
 from libc.string cimport memset
 
-from netstack._abi cimport exchange32, fetch_and32, load_relaxed64, store_release_ptr, u32, u64
+from netstack._abi cimport (
+    exchange32, fetch_and32, fetch_or32, load_relaxed64, store_relaxed32, store_release_ptr, u32, u64,
+)
 from netstack.device._igb_nic cimport (
-    IGB_MAX_FRAME, IGB_STAT_GORC, IGB_STAT_GOTC, IGB_STAT_RQDPC, igb_cause, igb_cause_other, igb_nic, igb_rx_gate,
+    IGB_MAX_FRAME, IGB_STAT_GORC, IGB_STAT_GOTC, IGB_STAT_GPTC, IGB_STAT_RQDPC, IGB_TX_STATS, igb_cause,
+    igb_cause_other, igb_nic, igb_rx_gate,
     igb_rx_unit, igb_set_link, igb_tx_unit,
 )
 from netstack.device._igb_regs cimport (
@@ -78,7 +81,7 @@ cdef void igb_apply_ivar(igb_nic *nic) noexcept nogil:
 cdef void igb_reset(igb_nic *nic) noexcept nogil:
     """CTRL.RST: every register to its initial value, the address from the EEPROM. 4.3."""
     cdef u32 q
-    nic.fifo_len = nic.loop_len = 0        # the large buffers stay: the driver takes them back
+    nic.fifo_len = nic.loop_len = nic.rx_last = 0        # the large buffers stay: the driver takes them back
     for q in range(IGB_MAX_QUEUES):
         memset(&nic.rx[q], 0, sizeof(igb_rx_unit))
         nic.tx[q].enabled = nic.tx[q].head = nic.tx[q].tail = nic.tx[q].count = 0
@@ -147,7 +150,12 @@ cdef u32 igb_stat_of(u32 offset) noexcept nogil:
 cdef u64 igb_take_stat(igb_nic *nic, u32 which) noexcept nogil:
     """What was counted since the last reading."""
     cdef u64 total = load_relaxed64(&nic.stat[which])
-    cdef u64 since = total - nic.stat_base[which]
+    cdef u64 since
+    cdef u32 q
+    if IGB_STAT_GPTC <= which < IGB_STAT_GPTC + IGB_TX_STATS:
+        for q in range(IGB_MAX_QUEUES):
+            total += load_relaxed64(&nic.tx[q].stat[which - IGB_STAT_GPTC])
+    since = total - nic.stat_base[which]
     nic.stat_base[which] = total
     return since
 
@@ -197,12 +205,12 @@ cdef bint igb_write_interrupt(igb_nic *nic, u32 offset, u32 value) noexcept nogi
     elif offset == E1000_EICS:
         igb_cause(nic, value)
     elif offset == E1000_EIMS:
-        nic.eims |= value
+        fetch_or32(&nic.eims, value)
     elif offset == E1000_EIMC:
-        nic.eims &= ~value
+        fetch_and32(&nic.eims, ~value)
     elif E1000_EITR <= offset < E1000_EITR + 4 * IGB_MAX_VECTORS:
         vector = (offset - E1000_EITR) >> 2
-        nic.eitr[vector] = value & ~<u32>E1000_EITR_CNT_IGNR
+        store_relaxed32(&nic.eitr[vector], value & ~<u32>E1000_EITR_CNT_IGNR)
         if not value & <u32>E1000_EITR_CNT_IGNR:
             nic.next_fire[vector] = 0
     else:
@@ -267,6 +275,7 @@ cdef void igb_write_rx_queue(igb_nic *nic, igb_rx_unit *q, u32 reg, u32 value) n
         q.rxdctl = value
         q.ring = <e1000_adv_rx_desc *>q.base
         q.enabled = value & E1000_XDCTL_ENABLE and q.ring != NULL and q.frame_id != NULL
+        nic.rx_last = 0                    # its buffers may be gone
         igb_rx_gate(nic)
 
 
@@ -286,6 +295,8 @@ cdef void igb_write_tx_queue(igb_nic *nic, igb_tx_unit *q, u32 reg, u32 value) n
         q.wthresh = value >> E1000_XDCTL_WTHRESH_SHIFT & 0x1F
         q.ring = <e1000_adv_tx_desc *>q.base
         q.enabled = value & E1000_XDCTL_ENABLE and q.ring != NULL
+        if not q.enabled:
+            store_relaxed32(&q.stuck, 0)
 
 
 # ---- by offset

@@ -1,9 +1,10 @@
 """The NIC's state: registers unpacked into plain fields, so that no frame costs a lookup by offset.
 
-Who touches what: the receive half, the causes and the vectors belong to whoever is the CPU (set-up
-code takes that role first); a transmit queue belongs to the holder of its ``lock``, in any thread,
-and ``eicr`` is the one field that both write. Statistics have one writer each and only grow:
-"cleared by reading" is the reader's own ``stat_base``.
+Who touches what: the receive half and the throttles belong to whoever is the CPU on whose bus the NIC sits (set-up
+code takes that role first). A receive queue's driver may run on another: it reads ``length`` of a descriptor and then
+the rest, and writes ``tail``; the hardware does it the other way round, so each sees whole what the other has left.
+Causes (``eicr``) and masks (``eims``) are atomic. A transmit queue belongs to the holder of its ``lock``, in any
+thread. Statistics have one writer each and only grow: "cleared by reading" is the reader's own ``stat_base``.
 """
 
 from libc.string cimport memcpy
@@ -44,6 +45,7 @@ cdef enum:                         # monotonic totals behind the statistics regi
     IGB_STAT_TNCRS
     IGB_STAT_RQDPC                 # [IGB_MAX_QUEUES]
     IGB_STAT_NR = IGB_STAT_RQDPC + 8
+    IGB_TX_STATS = IGB_STAT_RQDPC - IGB_STAT_GPTC
 
 cdef struct igb_rx_unit:           # a receive queue
     e1000_adv_rx_desc *ring        # RDBAH:RDBAL
@@ -78,6 +80,8 @@ cdef struct igb_tx_unit:           # a transmit queue
     u32 txdctl
     u64 base
     e1000_adv_tx_context_desc context
+    u8 *fifo                       # [fifo_size] for what must be put together, with room for a virtio header in front
+    u64 stat[IGB_TX_STATS]         # this queue's share of IGB_STAT_GPTC and what follows
 
 cdef struct igb_nic:
     hw_device hw
@@ -89,6 +93,8 @@ cdef struct igb_nic:
     # Receive.
     u32 rx_pending                 # the wire may have frames; only an empty read clears it
     u32 rx_on                      # RCTL.EN and a queue enabled and link up
+    u32 mq                         # more than one receive queue enabled, and RSS on
+    u32 rx_last                    # the queue of the last frame
     u64 mac                        # RAL[0]/RAH[0] as the first 8 bytes of a frame show them
     u32 longest                    # longest frame to accept
     u32 rxcsum
@@ -144,7 +150,6 @@ cdef struct igb_nic:
     vnet_info fifo_info
     u8 *fifo_at                    # where it lies: in fifo, or in a large buffer
     u8 *fifo                       # [fifo_size], with room for a virtio header in front
-    u8 *tx_fifo                    # the same; under tx[0].lock
     # Large buffers for receive-side coalescing, posted by the driver; the last is used first. Each has room for a
     # virtio header in front.
     u8 *large[IGB_RSC_BUFFERS]
@@ -169,7 +174,12 @@ cdef inline u64 ether_addr_to_u64(const u8 *addr) noexcept nogil:
 
 
 cdef inline void igb_rx_gate(igb_nic *nic) noexcept nogil:
-    """Work out whether frames may come in: receiver, queue and link on."""
+    """Work out whether frames may come in: receiver, queue and link on; and whether they are spread."""
+    cdef u32 q
+    nic.mq = 0
+    if nic.rss_fields:
+        for q in range(1, IGB_MAX_QUEUES):
+            nic.mq |= nic.rx[q].enabled
     nic.rx_on = (nic.rctl & E1000_RCTL_EN != 0 and nic.rx[0].enabled
                  and nic.status & E1000_STATUS_LU != 0)
 

@@ -19,8 +19,9 @@ from netstack.device._device cimport hw_device
 from netstack.device._igb_nic cimport IGB_MAX_FRAME, IGB_STAT_MPC, igb_nic
 from netstack.device._igb_csr cimport igb_reset
 from netstack.device._igb_regs cimport (
-    E1000_EITR_INTERVAL, E1000_GPIE_EIAME, IGB_MAX_VECTORS,
+    E1000_EITR_INTERVAL, E1000_GPIE_EIAME, IGB_MAX_QUEUES, IGB_MAX_VECTORS,
 )
+from netstack.device._igb_mq cimport igb_mq_step
 from netstack.device._igb_rsc cimport igb_rsc_step
 from netstack.device._igb_rx cimport igb_rx_can_go, igb_rx_step
 from netstack.device._igb_tx cimport igb_tx_retry
@@ -44,9 +45,9 @@ cdef void igb_fire(igb_nic *nic, u32 pending) noexcept nogil:
             if nic.eiac & bit:
                 fetch_and32(&nic.eicr, ~bit)
             if nic.eiam & bit and nic.gpie & E1000_GPIE_EIAME:
-                nic.eims &= ~bit
+                fetch_and32(&nic.eims, ~bit)
             # The interval is in bits 14:2, in microseconds: value / 4 * 1000 ns.
-            nic.next_fire[vector] = nic.now + <u64>(nic.eitr[vector] & E1000_EITR_INTERVAL) * 250
+            nic.next_fire[vector] = nic.now + <u64>(load_relaxed32(&nic.eitr[vector]) & E1000_EITR_INTERVAL) * 250
             if nic.hw.fire != NULL:
                 nic.hw.fire(nic.hw.fire_arg, vector)
 
@@ -61,8 +62,11 @@ cdef u32 igb_step(hw_device *hw, u64 now, u32 budget) noexcept nogil:
     if unlikely(retry) and retry <= now:
         igb_tx_retry(nic, now)
     if nic.rx_on and (nic.rx_pending or nic.fifo_len):
-        moved = igb_rsc_step(nic, budget) if nic.w.vnet_hdr else igb_rx_step(nic, budget)
-    pending = load_relaxed32(&nic.eicr) & nic.eims
+        if unlikely(nic.mq):
+            moved = igb_mq_step(nic, budget)
+        else:
+            moved = igb_rsc_step(nic, budget) if nic.w.vnet_hdr else igb_rx_step(nic, budget)
+    pending = load_relaxed32(&nic.eicr) & load_relaxed32(&nic.eims)
     if pending:
         igb_fire(nic, pending)
     return moved
@@ -71,7 +75,7 @@ cdef u32 igb_step(hw_device *hw, u64 now, u32 budget) noexcept nogil:
 cdef u64 igb_deadline(hw_device *hw) noexcept nogil:
     """When the first throttle with a cause behind it runs out, or a frame is to be sent again."""
     cdef igb_nic *nic = <igb_nic *>hw.priv
-    cdef u32 pending = load_relaxed32(&nic.eicr) & nic.eims
+    cdef u32 pending = load_relaxed32(&nic.eicr) & load_relaxed32(&nic.eims)
     cdef u64 first = load_relaxed64(&nic.tx_retry)
     cdef u32 vector
     for vector in range(IGB_MAX_VECTORS):
@@ -85,7 +89,7 @@ cdef bint igb_busy(hw_device *hw) noexcept nogil:
     cdef u32 pending, vector
     if igb_rx_can_go(nic):
         return True
-    pending = load_relaxed32(&nic.eicr) & nic.eims
+    pending = load_relaxed32(&nic.eicr) & load_relaxed32(&nic.eims)
     for vector in range(IGB_MAX_VECTORS):
         if pending >> vector & 1 and nic.next_fire[vector] <= nic.now:
             return True
@@ -150,23 +154,30 @@ cdef igb_nic *igb_nic_create(net *n, u32 slot, wire *w, const u8 *mac) noexcept:
 
 cdef void igb_nic_destroy(igb_nic *nic) noexcept:
     """Unplug it. It must be off the bus."""
+    cdef u32 q
     if nic.fifo != NULL:
         free(nic.fifo - FIFO_HEADROOM)
-    if nic.tx_fifo != NULL:
-        free(nic.tx_fifo - FIFO_HEADROOM)
+    for q in range(IGB_MAX_QUEUES):
+        if nic.tx[q].fifo != NULL:
+            free(nic.tx[q].fifo - FIFO_HEADROOM)
     free(nic)
 
 
 cdef bint igb_nic_memory(igb_nic *nic) noexcept:
-    """Give the NIC its two memories on the chip, as large as the longest frame of its wire. False: no memory."""
-    cdef u8 *rx
-    cdef u8 *tx
+    """Give the NIC its memories on the chip, each as large as the longest frame of its wire. False: no memory."""
+    cdef u32 q
     nic.fifo_size = (VNET_MAX_FRAME if nic.line.vnet_hdr else IGB_MAX_FRAME) + 64
-    rx = <u8 *>malloc(FIFO_HEADROOM + nic.fifo_size)
-    tx = <u8 *>malloc(FIFO_HEADROOM + nic.fifo_size)
-    nic.fifo = rx + FIFO_HEADROOM if rx != NULL else NULL
-    nic.tx_fifo = tx + FIFO_HEADROOM if tx != NULL else NULL
-    return rx != NULL and tx != NULL
+    nic.fifo = igb_chip_memory(nic.fifo_size)
+    for q in range(IGB_MAX_QUEUES):
+        nic.tx[q].fifo = igb_chip_memory(nic.fifo_size)
+        if nic.tx[q].fifo == NULL:
+            return False
+    return nic.fifo != NULL
+
+
+cdef u8 *igb_chip_memory(u32 size) noexcept:
+    cdef u8 *memory = <u8 *>malloc(FIFO_HEADROOM + size)
+    return memory + FIFO_HEADROOM if memory != NULL else NULL
 
 
 cdef void igb_set_missed(igb_nic *nic, u64 total) noexcept nogil:

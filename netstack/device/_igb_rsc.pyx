@@ -14,7 +14,7 @@ it goes on with its own memory, and copies everything.
 
 from libc.string cimport memcpy
 
-from netstack._abi cimport add_owned64, u8, u16, u32, u64, unlikely
+from netstack._abi cimport add_owned64, load_acquire32, store_relaxed32, store_release16, u8, u16, u32, u64, unlikely
 from netstack._counters cimport SKB_DROP_REASON_DEV_HDR, SKB_NOT_DROPPED_YET
 from netstack._net cimport fate_add
 from netstack.device._igb_nic cimport (
@@ -22,7 +22,7 @@ from netstack.device._igb_nic cimport (
 )
 from netstack.device._igb_regs cimport E1000_RXD_STAT_VP, IGB_MAX_VECTORS, e1000_adv_rx_desc
 from netstack.device._igb_rss cimport igb_rss_rebuild
-from netstack.device._igb_rx cimport igb_rx_admit_vnet, igb_rx_spread, igb_rx_take
+from netstack.device._igb_rx cimport igb_rx_admit_vnet, igb_rx_spread, igb_rx_take, igb_rx_writeback
 from netstack.device._vnet cimport (
     VNET_HDR, VNET_MAX_FRAME, virtio_net_hdr, vnet_info, vnet_parse,
 )
@@ -31,7 +31,7 @@ cdef enum:
     RSC_COPY = 4                   # coalesced frames that fit in so many buffers of the ring are copied
 
 
-cdef bint rsc_take(igb_nic *nic, u8 *buffer, u64 *frame_id, vnet_info *info) noexcept nogil:
+cdef bint igb_rsc_take(igb_nic *nic, u8 *buffer, u64 *frame_id, vnet_info *info) noexcept nogil:
     """Read the next frame into ``buffer`` and check its header. info.len is 0 when none waits; False: dropped."""
     cdef int got = igb_rx_take(nic, buffer - VNET_HDR, VNET_HDR + VNET_MAX_FRAME + 1, frame_id)
     cdef virtio_net_hdr hdr
@@ -57,9 +57,9 @@ cdef void rsc_keep(igb_nic *nic, igb_rx_unit *q, u8 *buffer) noexcept nogil:
     nic.fifo_info.large = buffer
     q.info[q.head] = nic.fifo_info
     q.frame_id[q.head] = nic.fifo_id
-    desc.wb = nic.fifo_wb
-    desc.wb.length = <u16>min(nic.fifo_info.len, <u32>0xFFFF)
-    q.head = q.head + 1 if q.head + 1 < q.count else 0
+    igb_rx_writeback(desc, &nic.fifo_wb, nic.fifo_wb.status_error)
+    store_relaxed32(&q.head, q.head + 1 if q.head + 1 < q.count else 0)
+    store_release16(&desc.wb.length, <u16>min(nic.fifo_info.len, <u32>0xFFFF))
 
 
 cdef void rsc_interrupt(igb_nic *nic) noexcept nogil:
@@ -77,14 +77,14 @@ cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *o
     cdef u32 moved = 0
     cdef u32 _i
     for _i in range(budget):
-        if q.head == q.tail:
-            q.starved = 1
+        if q.head == load_acquire32(&q.tail):
+            store_relaxed32(&q.starved, 1)
             break
         if unlikely(nic.nr_large == 0 and not nic.large_dry):
             rsc_interrupt(nic)
             break
         buffer = nic.large[nic.nr_large - 1] if nic.nr_large else nic.fifo
-        if not rsc_take(nic, buffer, &nic.fifo_id, info):
+        if not igb_rsc_take(nic, buffer, &nic.fifo_id, info):
             moved += 1
             continue
         if info.len == 0:

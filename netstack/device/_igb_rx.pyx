@@ -14,7 +14,8 @@ frame may need several buffers, does it pass through the NIC's memory (``fifo``)
 from libc.string cimport memcpy, memmove
 
 from netstack._abi cimport (
-    add_owned64, get_be16, get_be32, htons, likely, u8, u16, u32, u64, unlikely,
+    add_owned64, get_be16, get_be32, htons, likely, load_acquire32, store_relaxed32, store_release16, u8, u16, u32,
+    u64, unlikely,
 )
 from netstack._checksum cimport csum_fold, csum_fold64, csum_partial, csum_tcpudp_magic, ip_fast_csum
 from netstack._counters cimport (
@@ -257,14 +258,14 @@ cdef inline int igb_rx_read(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) n
     cdef int got = nic.w.rx(nic.w, buffer, room)
     if unlikely(got <= 0):
         nic.rx_pending = 0
-        nic.rx[0].starved = 0
+        store_relaxed32(&nic.rx[0].starved, 0)
         if got < 0:
             igb_set_link(nic, False)
         return 0
     frame_id[0] = new_frame_id(nic.n, nic.slot)
     if unlikely(nic.rx[0].starved):
         # The driver was late with descriptors, and this frame had to wait for one.
-        nic.rx[0].starved = 0
+        store_relaxed32(&nic.rx[0].starved, 0)
         add_owned64(&nic.stat[IGB_STAT_RNBC], 1)
     return got
 
@@ -278,8 +279,8 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
     cdef u32 head = q.head
     cdef u32 size
     while moved < budget:
-        if head == q.tail:
-            q.starved = 1
+        if head == load_acquire32(&q.tail):
+            store_relaxed32(&q.starved, 1)
             break
         desc = &q.ring[head]
         buffer = <u8 *>desc.read.pkt_addr
@@ -288,16 +289,15 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
             break
         moved += 1
         if unlikely(not igb_rx_admit(nic, buffer, &size, &desc.wb, NULL)):
-            desc.read.pkt_addr = <u64>buffer       # still free
-            desc.read.hdr_addr = 0
+            desc.read.pkt_addr = <u64>buffer       # still free: its length is 0
             continue
         good[0] += 1
         octets[0] += size
-        desc.wb.length = <u16>size
         head += 1
         if head == q.count:
             head = 0
-    q.head = head
+        store_relaxed32(&q.head, head)
+        store_release16(&desc.wb.length, <u16>size)
     return moved
 
 
@@ -310,8 +310,8 @@ cdef bint igb_rx_spread(igb_nic *nic, igb_rx_unit *q) noexcept nogil:
     cdef e1000_adv_rx_desc *desc
     cdef u32 part
     while nic.fifo_done < nic.fifo_len:
-        if q.head == q.tail:
-            q.starved = 1
+        if q.head == load_acquire32(&q.tail):
+            store_relaxed32(&q.starved, 1)
             return False
         desc = &q.ring[q.head]
         part = min(nic.fifo_len - nic.fifo_done, q.size)
@@ -320,13 +320,10 @@ cdef bint igb_rx_spread(igb_nic *nic, igb_rx_unit *q) noexcept nogil:
         if q.info != NULL:
             q.info[q.head] = nic.fifo_info
         nic.fifo_done += part
-        desc.wb = nic.fifo_wb
-        desc.wb.length = <u16>part
-        if nic.fifo_done < nic.fifo_len:
-            desc.wb.status_error = E1000_RXD_STAT_DD
-        q.head += 1
-        if q.head == q.count:
-            q.head = 0
+        igb_rx_writeback(desc, &nic.fifo_wb,
+                         E1000_RXD_STAT_DD if nic.fifo_done < nic.fifo_len else nic.fifo_wb.status_error)
+        store_relaxed32(&q.head, q.head + 1 if q.head + 1 < q.count else 0)
+        store_release16(&desc.wb.length, <u16>part)
     nic.fifo_len = 0
     return True
 
@@ -339,8 +336,8 @@ cdef u32 igb_rx_long(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcept 
     if nic.fifo_len and not igb_rx_spread(nic, q):
         return 0
     while moved < budget:
-        if q.head == q.tail:
-            q.starved = 1
+        if q.head == load_acquire32(&q.tail):
+            store_relaxed32(&q.starved, 1)
             break
         size = <u32>igb_rx_read(nic, nic.fifo, nic.fifo_size, &nic.fifo_id)
         if size == 0:

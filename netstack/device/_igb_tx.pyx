@@ -15,8 +15,8 @@ from libc.errno cimport EAGAIN
 from libc.string cimport memcpy, memmove, memset
 
 from netstack._abi cimport (
-    add_owned64, load_relaxed64, put_be16, spin_lock, spin_trylock, spin_unlock,
-    store_relaxed64, store_release32, u8, u16, u32, u64, unlikely,
+    add_owned64, fence, load_relaxed32, load_relaxed64, put_be16, spin_lock, spin_trylock, spin_unlock,
+    store_relaxed32, store_relaxed64, store_release32, u8, u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_fold, csum_partial
 from netstack._net cimport ETH_HLEN
@@ -29,7 +29,7 @@ from netstack.device._igb_regs cimport (
     E1000_ADVTXD_DTYP_MASK, E1000_ADVTXD_L4LEN_SHIFT, E1000_ADVTXD_MACLEN_SHIFT, E1000_ADVTXD_MSS_SHIFT,
     E1000_ADVTXD_TUCMD_L4T_TCP,
     E1000_TXD_POPTS_IXSM, E1000_TXD_POPTS_TXSM, E1000_TXD_STAT_DD, E1000_TX_FLAGS_VLAN_SHIFT,
-    e1000_adv_tx_desc,
+    IGB_MAX_QUEUES, e1000_adv_tx_desc,
 )
 from netstack.device._vnet cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_UDP_L4, VNET_HDR, virtio_net_hdr,
@@ -61,7 +61,7 @@ cdef u32 igb_tx_gather(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
     """Put the frame of ``count`` descriptors together in the NIC's memory. Its length; 0: too long."""
     cdef e1000_adv_tx_desc *first = &q.ring[q.head]
     cdef e1000_adv_tx_desc *desc
-    cdef u8 *frame = nic.tx_fifo
+    cdef u8 *frame = q.fifo
     cdef u32 size = 0
     cdef u32 at = q.head
     cdef u32 part, _i
@@ -104,7 +104,7 @@ cdef u32 igb_tx_vnet(igb_nic *nic, igb_tx_unit *q, u32 size) noexcept nogil:
             hdr.gso_size = <u16>mss
             hdr.hdr_len = <u16>(hdr.csum_start + (q.context.mss_l4len_idx >> E1000_ADVTXD_L4LEN_SHIFT & 0xFF))
             frames = (size - hdr.hdr_len + mss - 1) // mss
-    memcpy(nic.tx_fifo - VNET_HDR, &hdr, VNET_HDR)
+    memcpy(q.fifo - VNET_HDR, &hdr, VNET_HDR)
     return frames
 
 
@@ -136,7 +136,7 @@ cdef int igb_tx_send(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
     cdef int err
     if (nic.w.vnet_hdr or count > 1 or first.read.cmd_type_len & E1000_ADVTXD_DCMD_VLE
             or first.read.olinfo_status & (E1000_TXD_POPTS_IXSM | E1000_TXD_POPTS_TXSM)):
-        frame = nic.tx_fifo
+        frame = q.fifo
         size = igb_tx_gather(nic, q, count)
         if nic.w.vnet_hdr and size:
             frames = igb_tx_vnet(nic, q, size)
@@ -144,14 +144,14 @@ cdef int igb_tx_send(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
     if unlikely(err == -EAGAIN):
         return err
     if unlikely(err < 0):
-        add_owned64(&nic.stat[IGB_STAT_TNCRS], 1)
+        add_owned64(&q.stat[IGB_STAT_TNCRS - IGB_STAT_GPTC], 1)
         return 0
-    add_owned64(&nic.stat[IGB_STAT_TPT], frames)
-    add_owned64(&nic.stat[IGB_STAT_GPTC], frames)
-    add_owned64(&nic.stat[IGB_STAT_GOTC], size + <u64>(frames - 1) * igb_tx_headers(q))
+    add_owned64(&q.stat[IGB_STAT_TPT - IGB_STAT_GPTC], frames)
+    add_owned64(&q.stat[0], frames)
+    add_owned64(&q.stat[IGB_STAT_GOTC - IGB_STAT_GPTC], size + <u64>(frames - 1) * igb_tx_headers(q))
     if frame[0] & 1:
         memcpy(&low, frame, 4)
-        add_owned64(&nic.stat[IGB_STAT_BPTC if low == 0xFFFFFFFFu else IGB_STAT_MPTC], 1)
+        add_owned64(&q.stat[(IGB_STAT_BPTC if low == 0xFFFFFFFFu else IGB_STAT_MPTC) - IGB_STAT_GPTC], 1)
     return 0
 
 
@@ -182,10 +182,10 @@ cdef void igb_tx_fetch(igb_nic *nic, igb_tx_unit *q) noexcept nogil:
         if count == 0:
             return
         if igb_tx_send(nic, q, count) < 0:
-            q.stuck = 1
+            store_relaxed32(&q.stuck, 1)
             return
         igb_tx_complete(nic, q, count)
-    q.stuck = 0
+    store_relaxed32(&q.stuck, 0)
 
 
 cdef void igb_tx_tail(igb_nic *nic, igb_tx_unit *q, u32 tail) noexcept nogil:
@@ -201,6 +201,8 @@ cdef void igb_tx_tail(igb_nic *nic, igb_tx_unit *q, u32 tail) noexcept nogil:
         igb_tx_fetch(nic, q)
     stuck = q.stuck
     spin_unlock(&q.lock)
+    if unlikely(stuck):
+        fence()
     if unlikely(stuck) and load_relaxed64(&nic.tx_retry) == 0:
         store_relaxed64(&nic.tx_retry, 1)
         if nic.hw.fire != NULL and q.eicr:
@@ -208,11 +210,20 @@ cdef void igb_tx_tail(igb_nic *nic, igb_tx_unit *q, u32 tail) noexcept nogil:
 
 
 cdef void igb_tx_retry(igb_nic *nic, u64 now) noexcept nogil:
-    """Try the frame again that the wire had no room for."""
-    cdef igb_tx_unit *q = &nic.tx[0]
-    if not spin_trylock(&q.lock):
-        return                     # whoever holds it is fetching
-    if q.enabled:
-        igb_tx_fetch(nic, q)
-    store_relaxed64(&nic.tx_retry, now + IGB_TX_RETRY_NS if q.stuck else 0)
-    spin_unlock(&q.lock)
+    """Try the frames again that the wire had no room for."""
+    cdef igb_tx_unit *q
+    cdef u32 i
+    store_relaxed64(&nic.tx_retry, 0)
+    fence()                        # who finds it 0 says that it must be tried; who finds it set is seen here
+    for i in range(IGB_MAX_QUEUES):
+        q = &nic.tx[i]
+        if not load_relaxed32(&q.stuck):
+            continue
+        if not spin_trylock(&q.lock):      # whoever holds it is fetching
+            store_relaxed64(&nic.tx_retry, now + IGB_TX_RETRY_NS)
+            continue
+        if q.enabled:
+            igb_tx_fetch(nic, q)
+        if q.stuck:
+            store_relaxed64(&nic.tx_retry, now + IGB_TX_RETRY_NS)
+        spin_unlock(&q.lock)

@@ -1,11 +1,11 @@
 """igb's own structs: the adapter, a ring of each kind, and the vector that serves them.
 
 Two arrays a ring, as in the kernel: descriptors, which the hardware reads and writes, and buffers,
-which only the driver knows. Receive state belongs to whoever is the CPU, a transmit ring to the
-holder of its lock. [igb.h]
+which only the driver knows. Receive state belongs to the CPU that the queue's vector goes to, a transmit
+ring to the holder of its lock, and everything to who is every CPU. [igb.h]
 """
 
-from netstack._abi cimport u8, u32, u64
+from netstack._abi cimport load_relaxed32, u8, u32, u64
 from netstack._net cimport net, net_device, net_device_ops
 from netstack._skb cimport sk_buff, skb_pool
 from netstack.device._igb_nic cimport igb_nic, igb_rx_unit, igb_tx_unit
@@ -33,7 +33,7 @@ cdef enum:
 cdef enum:                         # MSI-X vectors
     IGB_VECTOR_OTHER = 0
     IGB_VECTOR_RING = 1
-    IGB_NR_VECTORS = 2
+    IGB_NR_VECTORS = 9             # one for other causes, one for each queue pair
 
 cdef enum latency_range:
     lowest_latency = 0
@@ -59,6 +59,7 @@ cdef struct igb_rx_ring:
     u32 queue_index
     u32 slot
     u32 itr
+    softnet_data *remote           # the CPU of the NIC's bus, when the vector goes to another; else NULL
     skb_pool *pool
     sk_buff *skb                   # the frame so far, when it needs several descriptors
     net_device *dev
@@ -68,7 +69,8 @@ cdef struct igb_rx_ring:
     # rx_queue_N_*
     u64 packets
     u64 bytes
-    u64 drops
+    u64 multicast
+    u64 drops                      # RQDPC, added up
     u64 csum_err
     u64 alloc_failed
 
@@ -113,9 +115,12 @@ cdef struct igb_adapter:
     net_device dev
     net_device_ops ops
     net *n
-    softnet_data *sd
+    softnet_data *sd               # the CPU on whose bus the NIC is
     igb_nic *nic
-    igb_q_vector *q_vector         # one pair of queues
+    igb_q_vector *q_vector         # [IGB_MAX_QUEUES], a pair of queues each
+    u32 num_queues                 # in use, from the first on
+    u32 away                       # of them, those whose vector goes to another CPU
+    u8 rss_indir[128]              # queue of each hash value; the default is worked out anew when num_queues changes
     irq_desc other                 # vector 0
     u32 eims_enable_mask
     u32 eims_other
@@ -146,7 +151,7 @@ cdef inline u32 igb_rx_wanted(const igb_rx_ring *ring) noexcept nogil:
 
 cdef inline u32 igb_rx_finished(const igb_rx_ring *ring) noexcept nogil:
     """Descriptors between what has been cleaned and RDH: the hardware is through with them."""
-    cdef u32 head = ring.hw.head
+    cdef u32 head = load_relaxed32(&ring.hw.head)
     return head - ring.next_to_clean if head >= ring.next_to_clean else ring.count + head - ring.next_to_clean
 
 cdef inline u32 igb_tx_unused(const igb_tx_ring *ring) noexcept nogil:

@@ -18,15 +18,17 @@ from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, 
 from netstack.device._igb_csr cimport rd32
 from netstack.device._igb_nic cimport igb_set_missed
 from netstack.device._igb_regs cimport (
-    E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC, E1000_RXD_STAT_EOP, IGB_MTA_WORDS,
+    IGB_MAX_QUEUES, E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC,
+    IGB_MTA_WORDS,
 )
 from netstack.device._wire cimport wire as wire_t
 from netstack.device._igb_nic cimport ether_addr_to_u64
-from netstack.driver._igb_hw cimport igb_hash_mc_addr, igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_setup_mrqc
+from netstack.driver._igb_channels cimport igb_rss_default, igb_set_channels, igb_set_rss
+from netstack.driver._igb_hw cimport igb_hash_mc_addr, igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode
 from netstack.driver._igb_main cimport (
     igb_close, igb_open, igb_probe, igb_remove, igb_set_offload, igb_watchdog_task,
 )
-from netstack.driver._igb_ring cimport igb_drain_rx, igb_set_ringparam
+from netstack.driver._igb_ring cimport igb_drain_rx, igb_queued_frames, igb_set_ringparam
 from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
 from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
 from netstack.napi._napi cimport softnet_data
@@ -56,7 +58,7 @@ cdef class Igb:
     cdef public int _fail_open_at  # for tests: the step of opening that fails
 
     def __cinit__(self, Net net not None, cpu not None, wire not None, str name, bytes mac, int mtu=1500,
-                  int ring=256, u32 ifindex=1):
+                  int ring=256, u32 ifindex=1, int queues=1):
         """Probe. The device is closed yet."""
         self._fail_open_at = -1
         cdef uintptr_t cpu_address = getattr(cpu, "address", cpu)
@@ -71,10 +73,14 @@ cdef class Igb:
             raise ValueError(f"ifindex={ifindex}: give one from 1 to {MAX_DEVICES} that no device has")
         igb_ethtool.check_ring("ring", ring)
         igb_ethtool.check_mtu(mtu)
+        igb_ethtool.check_queues(queues)
         self.net, self.cpu, self.wire = net, cpu, wire
         self.totals = dict.fromkeys([*igb_ethtool.REGISTERS, *igb_ethtool.OTHER_TOTALS], 0)
-        self.adapter = igb_probe(net, <softnet_data *>cpu_address, <wire_t *>wire_address, name.encode(), mac)
-        self.adapter.q_vector.rx.count = self.adapter.q_vector.tx.count = ring
+        self.adapter = igb_probe(net, <softnet_data *>cpu_address, <wire_t *>wire_address, name.encode(), mac,
+                                 queues)
+        for i in range(IGB_MAX_QUEUES):
+            self.adapter.q_vector[<int>i].rx.count = self.adapter.q_vector[<int>i].tx.count = ring
+        igb_rss_default(self.adapter)
         self.adapter.dev.mtu = mtu
         self.adapter.max_frame_size = mtu + ETH_OVERHEAD
         self.set_rss(os.urandom(40))
@@ -189,12 +195,27 @@ cdef class Igb:
     def set_ring(self, rx=None, tx=None):
         """Set the ring sizes, 64 to 4096 descriptors, a multiple of 8; no frame is lost. [igb_set_ringparam()]"""
         cdef igb_q_vector *q = self.adapter.q_vector
+        cdef u32 i
         cdef u32 rx_count = igb_ethtool.check_ring("rx", rx) if rx is not None else q.rx.count
         cdef u32 tx_count = igb_ethtool.check_ring("tx", tx) if tx is not None else q.tx.count
         if self.running:
             igb_set_ringparam(self.adapter, rx_count, tx_count)
         else:
-            q.rx.count, q.tx.count = rx_count, tx_count
+            for i in range(IGB_MAX_QUEUES):
+                q[i].rx.count, q[i].tx.count = rx_count, tx_count
+
+    def set_channels(self, int combined):
+        """Set the number of queue pairs, 1 to 8; no frame is lost, none is overtaken. [igb_set_channels()]
+
+        The indirection table becomes the default of that number. MemoryError, or OSError ENOMEM or ENOSPC, and
+        nothing has changed.
+        """
+        igb_ethtool.check_queues(combined)
+        if self.running:
+            igb_set_channels(self.adapter, combined)
+        else:
+            self.adapter.num_queues = combined
+            igb_rss_default(self.adapter)
 
     def self_test(self, bint offline=True):
         """``ethtool -t``: 0 for passed by test; offline tests stop the device for a moment. [igb_diag_test()]
@@ -232,7 +253,8 @@ cdef class Igb:
         with nogil:
             cpus_take(self.adapter.n)
         memcpy(self.adapter.dev.dev_addr, <const u8 *>mac, 6)
-        self.adapter.q_vector.rx.mac = ether_addr_to_u64(self.adapter.dev.dev_addr)
+        for i in range(IGB_MAX_QUEUES):
+            self.adapter.q_vector[<int>i].rx.mac = ether_addr_to_u64(self.adapter.dev.dev_addr)
         igb_rar_set(self.adapter)
         cpus_release(self.adapter.n)
 
@@ -296,31 +318,40 @@ cdef class Igb:
                 igb_set_rx_mode(self.adapter)
             cpus_release(self.adapter.n)
 
-    def set_rss(self, bytes key=None, udp4=None):
-        """Set the 40-byte hash key; ``udp4``: hash the ports of UDP too (rx-flow-hash udp4 sdfn)."""
+    def set_rss(self, bytes key=None, udp4=None, indirection=None):
+        """Set the 40-byte hash key, ``udp4``: hash the ports of UDP too (rx-flow-hash udp4 sdfn), the table.
+
+        ``indirection``: the queue of each of 128 hash values. No frame is lost, none is overtaken.
+        """
+        cdef u8 table[128]
+        cdef const u8 *given = NULL
+        cdef int udp = -1 if udp4 is None else bool(udp4)
         if key is not None and len(key) != 40:
             raise ValueError(f"a key of {len(key)} bytes: RSS takes 40")
-        with nogil:
-            cpus_take(self.adapter.n)
+        if indirection is not None:
+            igb_ethtool.check_indirection(indirection, self.adapter.num_queues)
+            for i in range(128):
+                table[<int>i] = indirection[i]
+            given = table
+        cdef const u8 *new_key = NULL
         if key is not None:
-            memcpy(self.adapter.rss_key, <const u8 *>key, 40)
-        if udp4 is not None:
-            self.adapter.rss_udp = 1 if udp4 else 0
-        if self.running:
-            igb_setup_mrqc(self.adapter)
-        cpus_release(self.adapter.n)
+            new_key = key
+        with nogil:
+            igb_set_rss(self.adapter, new_key, given, udp)
 
     def set_coalesce(self, int rx_usecs):
         """Set the throttle: 0 off, 1 dynamic, 3 dynamic but gentle, 10 to 10000 microseconds. [igb_set_coalesce()]"""
         cdef u32 setting = igb_ethtool.check_usecs(rx_usecs)
+        cdef u32 i
         with nogil:
             cpus_take(self.adapter.n)
-        self.adapter.rx_itr_setting = setting if setting <= 3 else setting << 2
-        self.adapter.q_vector.itr_val = self.adapter.rx_itr_setting
-        if 0 < setting <= 3:
-            self.adapter.q_vector.itr_val = IGB_START_ITR
-        self.adapter.q_vector.set_itr = 1
-        cpus_release(self.adapter.n)
+            self.adapter.rx_itr_setting = setting if setting <= 3 else setting << 2
+            for i in range(IGB_MAX_QUEUES):
+                self.adapter.q_vector[i].itr_val = self.adapter.rx_itr_setting
+                if 0 < setting <= 3:
+                    self.adapter.q_vector[i].itr_val = IGB_START_ITR
+                self.adapter.q_vector[i].set_itr = 1
+            cpus_release(self.adapter.n)
 
     def set_missed(self, u64 total):
         """Say how many frames the wire has lost so far: they appear as rx_missed_errors (MPC)."""
@@ -338,9 +369,14 @@ cdef class Igb:
         cdef u32 setting = self.adapter.rx_itr_setting
         return {"rx-usecs": setting if setting <= 3 else setting >> 2, "tx-usecs": 0}
 
-    def vector_itr(self):
-        """The ring's throttle as the NIC has it (EITR), in quarters of a microsecond."""
-        return rd32(self.adapter.nic, E1000_EITR + 4 * self.adapter.q_vector.vector)
+    @property
+    def rx_queues(self):
+        """Receive queues in use. [real_num_rx_queues]"""
+        return self.adapter.num_queues
+
+    def vector_itr(self, u32 queue=0):
+        """A ring's throttle as the NIC has it (EITR), in quarters of a microsecond."""
+        return rd32(self.adapter.nic, E1000_EITR + 4 * self.adapter.q_vector[queue].vector)
 
     def drvinfo(self):
         """``ethtool -i``."""
@@ -348,8 +384,9 @@ cdef class Igb:
 
     def rss(self):
         """``ethtool -x`` and ``-n rx-flow-hash udp4``: the queue of each of 128 hash values, the key."""
-        return {"rings": 1, "indirection": [0] * 128, "key": self.adapter.rss_key[:40],
-                "udp4": "sdfn" if self.adapter.rss_udp else "sd"}
+        return {"rings": self.adapter.num_queues, "rings-max": IGB_MAX_QUEUES,
+                "indirection": [self.adapter.rss_indir[<int>i] for i in range(128)],
+                "key": self.adapter.rss_key[:40], "udp4": "sdfn" if self.adapter.rss_udp else "sd"}
 
     def registers(self):
         """``ethtool -d``: every register by its name, without those that reading changes."""
@@ -362,7 +399,10 @@ cdef class Igb:
             self.totals[name] += rd32(self.adapter.nic, e1000_reg["E1000_" + name])
         self.totals["GORC"] = self.octets("GORC", E1000_GORCL, E1000_GORCH)
         self.totals["GOTC"] = self.octets("GOTC", E1000_GOTCL, E1000_GOTCH)
-        self.totals["RQDPC"] += rd32(self.adapter.nic, E1000_RQDPC)
+        for i in range(IGB_MAX_QUEUES):
+            drops = rd32(self.adapter.nic, E1000_RQDPC + 0x40 * i)
+            self.adapter.q_vector[<int>i].rx.drops += <u64>drops
+            self.totals["RQDPC"] += drops
         return self.totals
 
     cdef object octets(self, str name, u32 low, u32 high):
@@ -371,18 +411,23 @@ cdef class Igb:
         return self.totals[name] + since
 
     def queues(self):
-        """Counters of each queue, as ``tx_queue_0_packets``."""
-        cdef igb_q_vector *q = self.adapter.q_vector
-        return {
-            "tx_queue_0_packets": load_relaxed64(&q.tx.packets),
-            "tx_queue_0_bytes": load_relaxed64(&q.tx.bytes),
-            "tx_queue_0_restart": load_relaxed64(&q.tx.restart),
-            "rx_queue_0_packets": load_relaxed64(&q.rx.packets),
-            "rx_queue_0_bytes": load_relaxed64(&q.rx.bytes),
-            "rx_queue_0_drops": self.totals["RQDPC"],
-            "rx_queue_0_csum_err": load_relaxed64(&q.rx.csum_err),
-            "rx_queue_0_alloc_failed": load_relaxed64(&q.rx.alloc_failed),
-        }
+        """Counters of each queue in use, as ``tx_queue_0_packets``."""
+        cdef igb_q_vector *q
+        cdef u32 i
+        out = {}
+        for i in range(self.adapter.num_queues):
+            q = &self.adapter.q_vector[i]
+            out[f"tx_queue_{i}_packets"] = load_relaxed64(&q.tx.packets)
+            out[f"tx_queue_{i}_bytes"] = load_relaxed64(&q.tx.bytes)
+            out[f"tx_queue_{i}_restart"] = load_relaxed64(&q.tx.restart)
+        for i in range(self.adapter.num_queues):
+            q = &self.adapter.q_vector[i]
+            out[f"rx_queue_{i}_packets"] = load_relaxed64(&q.rx.packets)
+            out[f"rx_queue_{i}_bytes"] = load_relaxed64(&q.rx.bytes)
+            out[f"rx_queue_{i}_drops"] = q.rx.drops
+            out[f"rx_queue_{i}_csum_err"] = load_relaxed64(&q.rx.csum_err)
+            out[f"rx_queue_{i}_alloc_failed"] = load_relaxed64(&q.rx.alloc_failed)
+        return out
 
     def stats(self):
         """``ethtool -S``, in its order."""
@@ -391,37 +436,32 @@ cdef class Igb:
     def link_stats(self):
         """The fields of struct rtnl_link_stats64."""
         cdef igb_adapter *adapter = self.adapter
+        cdef u64 rx_packets = 0, rx_bytes = 0, tx_packets = 0, tx_bytes = 0, multicast = 0
+        cdef u32 i
+        for i in range(IGB_MAX_QUEUES):
+            rx_packets += load_relaxed64(&adapter.q_vector[i].rx.packets)
+            rx_bytes += load_relaxed64(&adapter.q_vector[i].rx.bytes)
+            multicast += load_relaxed64(&adapter.q_vector[i].rx.multicast)
+            tx_packets += load_relaxed64(&adapter.q_vector[i].tx.packets)
+            tx_bytes += load_relaxed64(&adapter.q_vector[i].tx.bytes)
         return igb_ethtool.link_stats(self.update_totals(), {
-            "rx_packets": load_relaxed64(&adapter.dev.stats.rx_packets),
-            "tx_packets": load_relaxed64(&adapter.dev.stats.tx_packets),
-            "rx_bytes": load_relaxed64(&adapter.dev.stats.rx_bytes),
-            "tx_bytes": load_relaxed64(&adapter.dev.stats.tx_bytes),
+            "rx_packets": rx_packets,
+            "tx_packets": tx_packets,
+            "rx_bytes": rx_bytes,
+            "tx_bytes": tx_bytes,
             "rx_dropped": load_relaxed64(&adapter.dev.stats.rx_dropped),
             "tx_dropped": load_relaxed64(&adapter.dev.stats.tx_dropped),
-            "multicast": load_relaxed64(&adapter.dev.stats.multicast),
+            "multicast": multicast,
             "rx_nohandler": load_relaxed64(&adapter.dev.stats.rx_nohandler),
         })
 
     def queued(self):
-        """Frames that stand in the receive ring, finished or begun but not cleaned."""
-        cdef u32 frames
+        """Frames that stand in the receive rings, finished or begun but not cleaned."""
+        cdef u32 frames = 0
+        cdef u32 i
         with nogil:
             cpus_take(self.adapter.n)
-            frames = queued_frames(self.adapter)
+            for i in range(self.adapter.num_queues):
+                frames += igb_queued_frames(&self.adapter.q_vector[i].rx)
             cpus_release(self.adapter.n)
         return frames
-
-
-cdef u32 queued_frames(igb_adapter *adapter) noexcept nogil:
-    """Count them; as the CPU."""
-    cdef igb_rx_ring *ring = &adapter.q_vector.rx
-    cdef u32 i = ring.next_to_clean
-    cdef u32 count = ring.skb.frames if ring.skb != NULL else 0
-    cdef bint inside = ring.skb != NULL
-    if ring.desc == NULL:
-        return 0
-    while i != ring.next_to_use and ring.desc[i].wb.length:
-        count += 0 if inside else ring.info[i].frames if ring.info != NULL else 1
-        inside = not ring.desc[i].wb.status_error & E1000_RXD_STAT_EOP
-        i = i + 1 if i + 1 < ring.count else 0
-    return count

@@ -4,8 +4,10 @@ from netstack._abi cimport u8, u32
 from netstack.driver._igb cimport igb_adapter, igb_q_vector
 
 cdef void igb_configure(igb_adapter *adapter) noexcept nogil
-cdef void igb_configure_rx(igb_adapter *adapter) noexcept nogil
-cdef void igb_configure_tx(igb_adapter *adapter) noexcept nogil
+cdef void igb_configure_msix(igb_adapter *adapter) noexcept nogil
+cdef void igb_configure_rx(igb_q_vector *q) noexcept nogil
+cdef void igb_configure_tx(igb_q_vector *q) noexcept nogil
+cdef void igb_setup_srrctl(igb_q_vector *q) noexcept nogil
 cdef void igb_rar_set(igb_adapter *adapter) noexcept nogil
 cdef void igb_set_vlan_mode(igb_adapter *adapter) noexcept nogil
 cdef void igb_hash_mc_addr(u32 *mta, const u8 *addr) noexcept nogil

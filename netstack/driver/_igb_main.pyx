@@ -16,17 +16,17 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strerror, strncpy
 from posix.stdlib cimport posix_memalign
 
-from netstack._abi cimport fetch_and32, fetch_or32, store_relaxed32, u8, u32, u64
+from netstack._abi cimport fetch_and32, fetch_or32, store_relaxed32, u8, u32, u64, unlikely
 from netstack._net cimport (
     IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_GRO_HW, NETIF_F_GSO_UDP_L4,
-    NETIF_F_HW_CSUM, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM, NETIF_F_RXHASH, Net, net_device,
+    NETIF_F_HW_CSUM, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM, NETIF_F_RXHASH, Net, net, net_device,
 )
 from netstack._skb cimport skb_pool_add_huge
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
 from netstack.device._igb_nic cimport ether_addr_to_u64, igb_nic_create, igb_nic_destroy
 from netstack.device._igb_regs cimport (
     E1000_EIMS, E1000_ICR, E1000_ICR_LSC, E1000_STATUS, E1000_STATUS_LU, e1000_adv_rx_desc, e1000_adv_tx_desc,
-    E1000_EICS,
+    E1000_EICS, IGB_MAX_QUEUES,
 )
 from netstack.device._vnet cimport vnet_info
 from netstack.device._wire cimport wire
@@ -34,13 +34,14 @@ from netstack.driver._igb cimport (
     IGB_HUGE_BUFFERS, IGB_REFILL_NS, IGB_RX_WINDOW, IGB_START_ITR, IGB_VECTOR_RING, igb_adapter, igb_q_vector,
     igb_rx_buffer, igb_rx_ring, igb_rx_unused, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, lowest_latency,
 )
+from netstack.driver._igb_affinity cimport igb_count_away, igb_moved, igb_set_cpu
 from netstack.driver._igb_hw cimport (
     igb_configure, igb_irq_disable, igb_irq_enable, igb_ring_irq_enable, igb_set_rx_mode,
 )
 from netstack.driver._igb_itr cimport igb_write_itr
 from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_irq, igb_clean_rx_ring
 from netstack.driver._igb_tx cimport igb_clean_tx_irq, igb_clean_tx_ring, igb_xmit_frame
-from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
+from netstack.irq._cpu cimport cpu_wake, cpus_release, cpus_take, cpus_wake
 from netstack.irq._irq cimport free_irq, hw_attach, hw_detach, irq_raise, request_irq
 from netstack.napi._napi cimport (
     NAPI_POLL_WEIGHT, napi_add, napi_complete_done, napi_del, napi_disable, napi_enable, napi_init, napi_schedule,
@@ -56,10 +57,14 @@ cdef enum:
 cdef void igb_fire(void *arg, u32 vector) noexcept nogil:
     """Route the NIC's messages to the CPU's interrupt lines."""
     cdef igb_adapter *adapter = <igb_adapter *>arg
-    if vector == IGB_VECTOR_RING:
-        irq_raise(&adapter.q_vector.irq)
-    else:
+    cdef igb_q_vector *q
+    if vector < IGB_VECTOR_RING:
         irq_raise(&adapter.other)
+        return
+    q = &adapter.q_vector[vector - IGB_VECTOR_RING]
+    irq_raise(&q.irq)
+    if unlikely(q.rx.remote != NULL):
+        cpu_wake(adapter.sd)       # a sender rings for a frame that the wire has no room for: the NIC must try again
 
 
 cdef void igb_msix_ring(void *dev_id, softnet_data *sd) noexcept nogil:
@@ -91,13 +96,15 @@ cdef void igb_check_link(igb_adapter *adapter) noexcept nogil:
 
 
 cdef void igb_watchdog_task(igb_adapter *adapter) noexcept nogil:
-    """Look at the link, and ring the queues' vector: a frame whose interrupt was lost is found. As the CPU.
+    """Look at the link, and ring the queues' vectors: a frame whose interrupt was lost is found. As the CPU.
 
     [igb_watchdog_task()]
     """
+    cdef u32 i
     igb_check_link(adapter)
     if adapter.dev.flags & IFF_RUNNING:
-        wr32(adapter.nic, E1000_EICS, adapter.q_vector.eims_value)
+        for i in range(adapter.num_queues):
+            wr32(adapter.nic, E1000_EICS, adapter.q_vector[i].eims_value)
 
 
 cdef int igb_poll(napi_struct *napi, int budget) noexcept nogil:
@@ -181,10 +188,9 @@ cdef enum:
     OPEN_STEPS
 
 
-cdef int igb_fill_rx(igb_adapter *adapter) except -1:
-    igb_configure(adapter)
-    igb_alloc_rx_buffers(&adapter.q_vector.rx, igb_rx_wanted(&adapter.q_vector.rx))
-    if igb_rx_unused(&adapter.q_vector.rx) == adapter.q_vector.rx.count - 1:
+cdef int igb_fill_rx(igb_rx_ring *ring) except -1:
+    igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
+    if igb_rx_unused(ring) == ring.count - 1:
         raise OSError(errno.ENOMEM, "the packet pool has no buffer left for the receive ring; "
                                     "close sockets with full queues, or give the host a larger pool")
     return 0
@@ -192,73 +198,93 @@ cdef int igb_fill_rx(igb_adapter *adapter) except -1:
 
 cdef void igb_start(igb_adapter *adapter) noexcept nogil:
     """From here on frames come and go. [the end of __igb_open()]"""
+    cdef u32 i
     fetch_or32(&adapter.dev.flags, IFF_UP)
-    adapter.q_vector.tx.up = 1
+    for i in range(adapter.num_queues):
+        adapter.q_vector[i].tx.up = 1
     igb_irq_enable(adapter)
     igb_check_link(adapter)
 
 
 cdef int igb_open_step(igb_adapter *adapter, int step) except -1:
-    cdef igb_q_vector *q = adapter.q_vector
-    if step == OPEN_TX_RESOURCES:
-        igb_setup_tx_resources(&q.tx)
-    elif step == OPEN_RX_RESOURCES:
-        igb_setup_rx_resources(&q.rx)
-    elif step == OPEN_CONFIGURE:
-        igb_fill_rx(adapter)
+    cdef igb_q_vector *q
+    cdef u32 i
+    if step == OPEN_CONFIGURE:
+        igb_configure(adapter)
     elif step == OPEN_IRQ_OTHER:
         request_irq(adapter.sd, &adapter.other)
-    elif step == OPEN_IRQ_RING:
-        request_irq(adapter.sd, &q.irq)
-    elif step == OPEN_NAPI:
-        napi_add(&q.napi)
-        napi_enable(&q.napi)
     elif step == OPEN_BUS:
         hw_attach(adapter.sd, &adapter.nic.hw)
     elif step == OPEN_START:
         igb_start(adapter)
+    for i in range(adapter.num_queues):
+        q = &adapter.q_vector[i]
+        if step == OPEN_TX_RESOURCES:
+            igb_setup_tx_resources(&q.tx)
+        elif step == OPEN_RX_RESOURCES:
+            igb_setup_rx_resources(&q.rx)
+        elif step == OPEN_CONFIGURE:
+            igb_fill_rx(&q.rx)
+        elif step == OPEN_IRQ_RING:
+            igb_request_ring_irq(q)
+        elif step == OPEN_NAPI:
+            napi_add(&q.napi)
+            napi_enable(&q.napi)
+    return 0
+
+
+cdef int igb_request_ring_irq(igb_q_vector *q) except -1:
+    """Connect a queue's vector to the CPU that polls the queue; the line may move to another later."""
+    request_irq(q.napi.sd, &q.irq)
+    igb_count_away(q)
     return 0
 
 
 cdef void igb_close_step(igb_adapter *adapter, int step) noexcept:
-    """Undo an open step. Frames that were in the NIC or in the ring end as NIC_DROP_RESET."""
-    cdef igb_q_vector *q = adapter.q_vector
+    """Undo an open step, or what was done of it. Frames that were in the NIC or in a ring end as NIC_DROP_RESET."""
+    cdef igb_q_vector *q
+    cdef u32 i
     if step == OPEN_START:
         fetch_and32(&adapter.dev.flags, ~<u32>(IFF_UP | IFF_RUNNING))
         igb_irq_disable(adapter)
-        igb_clean_tx_ring(&q.tx, adapter.sd.slot)
     elif step == OPEN_BUS:
         hw_detach(adapter.sd, &adapter.nic.hw)
-    elif step == OPEN_NAPI:
-        napi_disable(&q.napi)
-        napi_del(&q.napi)
-    elif step == OPEN_IRQ_RING:
-        free_irq(&q.irq)
     elif step == OPEN_IRQ_OTHER:
         free_irq(&adapter.other)
     elif step == OPEN_CONFIGURE:
         igb_reset(adapter.nic)
-        igb_clean_rx_ring(&q.rx)
-    elif step == OPEN_RX_RESOURCES:
-        igb_free_rx_resources(&q.rx)
-    elif step == OPEN_TX_RESOURCES:
-        igb_free_tx_resources(&q.tx)
+    for i in range(adapter.num_queues):
+        q = &adapter.q_vector[i]
+        if step == OPEN_START:
+            igb_clean_tx_ring(&q.tx, q.rx.slot)
+        elif step == OPEN_NAPI:
+            napi_disable(&q.napi)
+            napi_del(&q.napi)
+        elif step == OPEN_IRQ_RING:
+            free_irq(&q.irq)
+            igb_count_away(q)
+        elif step == OPEN_CONFIGURE:
+            igb_clean_rx_ring(&q.rx)
+        elif step == OPEN_RX_RESOURCES:
+            igb_free_rx_resources(&q.rx)
+        elif step == OPEN_TX_RESOURCES:
+            igb_free_tx_resources(&q.tx)
 
 
 cdef int igb_open(igb_adapter *adapter, int fail_at) except -1:
     """Open the device. On failure everything is as it was. ``fail_at`` is a step that tests fail. [__igb_open()]"""
-    cdef int step
-    cdef int done = 0
+    cdef int step = 0
+    cdef int begun = -1
     with nogil:
         cpus_take(adapter.n)
     try:
         for step in range(OPEN_STEPS):
             if step == fail_at:
                 raise OSError(errno.ENOMEM, f"step {step} of opening was told to fail")
+            begun = step
             igb_open_step(adapter, step)
-            done = step + 1
     except BaseException:
-        for step in range(done - 1, -1, -1):
+        for step in range(begun, -1, -1):
             igb_close_step(adapter, step)
         raise
     finally:
@@ -301,15 +327,15 @@ cdef int igb_set_offload(igb_adapter *adapter) except -1:
     return 0
 
 
-cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac) except NULL:
+cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes mac, u32 queues) except NULL:
     """Find the NIC, and make a device of it, closed yet. [igb_probe(), igb_sw_init()]"""
     cdef igb_adapter *adapter = <igb_adapter *>calloc(1, sizeof(igb_adapter))
-    cdef igb_q_vector *q
+    cdef u32 i
     if adapter == NULL:
         raise MemoryError
-    adapter.q_vector = q = <igb_q_vector *>calloc(1, sizeof(igb_q_vector))
+    adapter.q_vector = <igb_q_vector *>calloc(IGB_MAX_QUEUES, sizeof(igb_q_vector))
     adapter.nic = igb_nic_create(n.ptr, sd.slot, w, mac)
-    if q == NULL or adapter.nic == NULL:
+    if adapter.q_vector == NULL or adapter.nic == NULL:
         igb_remove(adapter)
         raise MemoryError
     adapter.n = n.ptr
@@ -333,32 +359,40 @@ cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes 
         skb_pool_add_huge(sd.pool, IGB_HUGE_BUFFERS)
     strncpy(adapter.dev.name, name, 15)
     memcpy(adapter.dev.dev_addr, <const u8 *>mac, 6)
-    igb_alloc_q_vector(adapter, name)
-    return adapter
-
-
-cdef int igb_alloc_q_vector(igb_adapter *adapter, bytes name) except -1:
-    """Tie NAPI, rings and vectors together. [igb_alloc_q_vector()]"""
-    cdef igb_q_vector *q = adapter.q_vector
-    q.adapter = adapter
-    q.vector = IGB_VECTOR_RING
-    q.itr_val = IGB_START_ITR
-    q.rx.itr = q.tx.itr = lowest_latency
-    q.rx.hw = &adapter.nic.rx[0]
-    q.rx.nic = adapter.nic
-    q.rx.dev = &adapter.dev
-    q.rx.pool = adapter.sd.pool
-    q.rx.slot = adapter.sd.slot
-    q.rx.mac = ether_addr_to_u64(adapter.dev.dev_addr)
-    q.tx.hw = &adapter.nic.tx[0]
-    q.tx.nic = adapter.nic
-    napi_init(&q.napi, adapter.n, &adapter.dev, adapter.sd, igb_poll, NAPI_POLL_WEIGHT)
-    q.irq.handler = igb_msix_ring
-    q.irq.dev_id = q
-    strncpy(q.irq.name, name + b"-TxRx-0", 31)
     adapter.other.handler = igb_msix_other
     adapter.other.dev_id = adapter
     strncpy(adapter.other.name, name, 31)
+    adapter.num_queues = queues
+    for i in range(IGB_MAX_QUEUES):
+        igb_alloc_q_vector(adapter, i, name)
+    return adapter
+
+
+cdef int igb_alloc_q_vector(igb_adapter *adapter, u32 i, bytes name) except -1:
+    """Tie NAPI, rings and vector of pair ``i`` together. [igb_alloc_q_vector()]
+
+    The pairs go round the CPUs, from the one of the NIC's bus on.
+    """
+    cdef igb_q_vector *q = &adapter.q_vector[i]
+    cdef net *n = adapter.n
+    q.adapter = adapter
+    q.vector = IGB_VECTOR_RING + i
+    q.itr_val = IGB_START_ITR
+    q.rx.itr = q.tx.itr = lowest_latency
+    q.rx.queue_index = i
+    q.rx.hw = &adapter.nic.rx[i]
+    q.rx.nic = adapter.nic
+    q.rx.dev = &adapter.dev
+    q.rx.mac = ether_addr_to_u64(adapter.dev.dev_addr)
+    q.tx.hw = &adapter.nic.tx[i]
+    q.tx.nic = adapter.nic
+    napi_init(&q.napi, n, &adapter.dev, <softnet_data *>n.cpus[(adapter.sd.cpu + i) % n.nr_cpus], igb_poll,
+              NAPI_POLL_WEIGHT)
+    igb_set_cpu(q)
+    q.irq.handler = igb_msix_ring
+    q.irq.moved = igb_moved
+    q.irq.dev_id = q
+    strncpy(q.irq.name, name + b"-TxRx-%d" % i, 31)
     return 0
 
 

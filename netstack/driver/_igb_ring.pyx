@@ -15,35 +15,32 @@ from libc.string cimport memset
 
 from netstack._abi cimport spin_lock, spin_unlock, u32
 from netstack._counters cimport SKB_DROP_REASON_DEV_READY
-from netstack._net cimport net_now
 from netstack._skb cimport kfree_skb_reason, sk_buff, skb_free_raw
+from netstack.device._igb_regs cimport E1000_RXD_STAT_EOP, IGB_MAX_QUEUES
 from netstack.driver._igb cimport (
     igb_q_vector, igb_rx_ring, igb_rx_wanted, igb_tx_buffer, igb_tx_ring, igb_tx_unused,
 )
+from netstack.driver._igb_affinity cimport igb_drain
 from netstack.driver._igb_hw cimport igb_configure_rx, igb_configure_tx
 from netstack.driver._igb_main cimport (
     igb_free_rx_resources, igb_free_tx_resources, igb_setup_rx_resources, igb_setup_tx_resources,
 )
-from netstack.driver._igb_rx cimport igb_alloc_rx_buffers, igb_clean_rx_irq
+from netstack.driver._igb_rx cimport igb_alloc_rx_buffers
 from netstack.driver._igb_tx cimport igb_clean_tx, igb_tx_map
 from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
 from netstack.napi._napi cimport napi_schedule
 
-cdef enum:
-    DRAIN_BUDGET = 64
-
-
 cdef void igb_drain_rx(igb_adapter *adapter) noexcept nogil:
-    """Clean every frame that the NIC has finished; the poll that is asked for passes the last ones up."""
-    adapter.sd.now = net_now(adapter.n)
-    while igb_clean_rx_irq(adapter.q_vector, DRAIN_BUDGET):
-        pass
-    napi_schedule(&adapter.q_vector.napi)
+    """Clean every frame that the NIC has finished, and pass it up. As every CPU."""
+    cdef u32 i
+    for i in range(adapter.num_queues):
+        igb_drain(&adapter.q_vector[i])
+        napi_schedule(&adapter.q_vector[i].napi)
 
 
-cdef void igb_swap_rx(igb_adapter *adapter, igb_rx_ring *new) noexcept nogil:
+cdef void igb_swap_rx(igb_q_vector *q, igb_rx_ring *new) noexcept nogil:
     """Put the arrays of ``new`` into service; afterwards ``new`` has those that were in it."""
-    cdef igb_rx_ring *ring = &adapter.q_vector.rx
+    cdef igb_rx_ring *ring = &q.rx
     cdef igb_rx_ring old = ring[0]
     cdef u32 i
     for i in range(ring.count):
@@ -53,7 +50,7 @@ cdef void igb_swap_rx(igb_adapter *adapter, igb_rx_ring *new) noexcept nogil:
     ring.info, ring.window = new.info, new.window
     ring.next_to_use = ring.next_to_clean = ring.next_to_alloc = 0
     new.desc, new.buffer, new.frame_id, new.info = old.desc, old.buffer, old.frame_id, old.info
-    igb_configure_rx(adapter)
+    igb_configure_rx(q)
     igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
 
 
@@ -81,20 +78,26 @@ cdef u32 igb_descs_of(const sk_buff *skb) noexcept nogil:
     return count
 
 
-cdef void igb_swap_tx(igb_adapter *adapter, igb_tx_ring *new) noexcept nogil:
+cdef void igb_swap_tx(igb_q_vector *q, igb_tx_ring *new) noexcept nogil:
     """The same for the transmit ring. A packet that a smaller ring has no room for is dropped (DEV_READY)."""
-    cdef igb_tx_ring *ring = &adapter.q_vector.tx
+    cdef igb_tx_ring *ring = &q.tx
     cdef igb_tx_ring old
     cdef sk_buff *skb
-    cdef sk_buff *following
     spin_lock(&ring.lock)
-    igb_clean_tx(ring, adapter.q_vector.rx.slot, ring.count)
+    igb_clean_tx(ring, q.rx.slot, ring.count)
     skb = igb_take_unsent(ring)
     old = ring[0]
     ring.desc, ring.buffer, ring.count = new.desc, new.buffer, new.count
     ring.next_to_use = ring.next_to_clean = ring.stopped = 0
     new.desc, new.buffer = old.desc, old.buffer
-    igb_configure_tx(adapter)
+    igb_configure_tx(q)
+    igb_put_unsent(ring, skb)
+    spin_unlock(&ring.lock)
+
+
+cdef void igb_put_unsent(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
+    """Send a list of packets, oldest first; what there is no room for is dropped (DEV_READY). Under the lock."""
+    cdef sk_buff *following
     while skb != NULL:
         following = skb.next
         skb.next = NULL
@@ -103,33 +106,50 @@ cdef void igb_swap_tx(igb_adapter *adapter, igb_tx_ring *new) noexcept nogil:
         else:
             kfree_skb_reason(skb, SKB_DROP_REASON_DEV_READY)
         skb = following
-    spin_unlock(&ring.lock)
 
 
 cdef int igb_set_ringparam(igb_adapter *adapter, u32 rx_count, u32 tx_count) except -1:
     """Change the sizes of an open device's rings; without memory nothing has changed. [igb_set_ringparam()]"""
-    cdef igb_q_vector *q = adapter.q_vector
-    cdef igb_rx_ring rx
-    cdef igb_tx_ring tx
-    memset(&rx, 0, sizeof(rx))
-    memset(&tx, 0, sizeof(tx))
-    rx.count, tx.count = rx_count, tx_count
-    rx.nic = q.rx.nic
-    igb_setup_rx_resources(&rx)
+    cdef igb_rx_ring rx[IGB_MAX_QUEUES]
+    cdef igb_tx_ring tx[IGB_MAX_QUEUES]
+    cdef igb_q_vector *q
+    cdef u32 i
+    memset(rx, 0, sizeof(rx))
+    memset(tx, 0, sizeof(tx))
     try:
-        igb_setup_tx_resources(&tx)
-    except MemoryError:
-        igb_free_rx_resources(&rx)
-        raise
-    with nogil:
-        cpus_take(adapter.n)
-        if rx_count != q.rx.count:
-            igb_drain_rx(adapter)
-            igb_swap_rx(adapter, &rx)
-        if tx_count != q.tx.count:
-            igb_swap_tx(adapter, &tx)
-        cpus_release(adapter.n)
-        cpus_wake(adapter.n)
-    igb_free_rx_resources(&rx)
-    igb_free_tx_resources(&tx)
+        for i in range(adapter.num_queues):
+            rx[i].count, tx[i].count = rx_count, tx_count
+            rx[i].nic = adapter.nic
+            igb_setup_rx_resources(&rx[i])
+            igb_setup_tx_resources(&tx[i])
+        with nogil:
+            cpus_take(adapter.n)
+            for i in range(adapter.num_queues):
+                q = &adapter.q_vector[i]
+                if rx_count != q.rx.count:
+                    igb_drain(q)
+                    napi_schedule(&q.napi)
+                    igb_swap_rx(q, &rx[i])
+                if tx_count != q.tx.count:
+                    igb_swap_tx(q, &tx[i])
+            cpus_release(adapter.n)
+            cpus_wake(adapter.n)
+    finally:
+        for i in range(IGB_MAX_QUEUES):
+            igb_free_rx_resources(&rx[i])
+            igb_free_tx_resources(&tx[i])
     return 0
+
+
+cdef u32 igb_queued_frames(igb_rx_ring *ring) noexcept nogil:
+    """Count them; as every CPU."""
+    cdef u32 i = ring.next_to_clean
+    cdef u32 count = ring.skb.frames if ring.skb != NULL else 0
+    cdef bint inside = ring.skb != NULL
+    if ring.desc == NULL:
+        return 0
+    while i != ring.next_to_use and ring.desc[i].wb.length:
+        count += 0 if inside else ring.info[i].frames if ring.info != NULL else 1
+        inside = not ring.desc[i].wb.status_error & E1000_RXD_STAT_EOP
+        i = i + 1 if i + 1 < ring.count else 0
+    return count

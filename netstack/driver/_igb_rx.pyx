@@ -14,7 +14,8 @@ the buffer goes back to the ring as it is, so that a queue of small packets hold
 from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    add_owned64, get_be16, likely, prefetch, prefetchw, u8, u16, u32, u64, unlikely,
+    add_owned64, fence, get_be16, likely, load_acquire16, load_relaxed32, prefetch, prefetchw, u8, u16, u32, u64,
+    unlikely,
 )
 from netstack._counters cimport NIC_DROP_RESET, NIC_DROP_RXERR
 from netstack._net cimport (
@@ -40,6 +41,7 @@ from netstack.driver._igb cimport (
     IGB_RX_BUFFER_WRITE, IGB_RX_WINDOW_MIN, igb_q_vector, igb_rx_buffer, igb_rx_finished, igb_rx_ring,
     igb_rx_unused, igb_rx_wanted,
 )
+from netstack.irq._cpu cimport cpu_wake
 from netstack.napi._gro cimport napi_gro_receive
 
 cdef enum:
@@ -87,12 +89,23 @@ cdef void igb_alloc_rx_buffers(igb_rx_ring *ring, u32 count) noexcept nogil:
     if i != ring.next_to_use:
         ring.next_to_use = i
         igb_rx_tail(ring.hw, i)
+        if unlikely(ring.remote != NULL):
+            igb_nudge(ring)
+
+
+cdef void igb_nudge(igb_rx_ring *ring) noexcept nogil:
+    """Wake the CPU that runs the NIC if that went to sleep for want of a descriptor: it is not us."""
+    fence()
+    if load_relaxed32(&ring.hw.starved):
+        cpu_wake(ring.remote)
 
 
 cdef void igb_alloc_large(igb_rx_ring *ring) noexcept nogil:
     """Post large buffers for coalesced frames; the hardware does without when the pool has none left."""
     cdef igb_nic *nic = ring.nic
     cdef sk_buff *element
+    if nic.mq or ring.remote != NULL:
+        return                     # the hardware goes through its own memory: igb_free_posted() has told it
     nic.large_dry = 0
     while nic.nr_large < IGB_RSC_BUFFERS:
         element = skb_alloc_raw(ring.pool, SKB_HUGE)
@@ -103,13 +116,22 @@ cdef void igb_alloc_large(igb_rx_ring *ring) noexcept nogil:
         nic.nr_large += 1
 
 
-cdef void igb_free_large(igb_rx_ring *ring) noexcept nogil:
-    """Take back what is posted, and what finished descriptors hold. The hardware is off the bus."""
-    cdef igb_nic *nic = ring.nic
-    cdef u32 i
+cdef void igb_free_posted(igb_nic *nic) noexcept nogil:
+    """Take back the large buffers that are posted, and let the hardware do without. As every CPU.
+
+    So it is with several queues, where only a frame that has been read shows whose buffer it needs, and with one that
+    is polled by another CPU than the hardware's, as they share no lock.
+    """
     while nic.nr_large:
         nic.nr_large -= 1
         skb_free_raw(igb_rx_element(nic.large[nic.nr_large]))
+    nic.large_dry = 1
+
+
+cdef void igb_free_large(igb_rx_ring *ring) noexcept nogil:
+    """Take back what is posted, and what finished descriptors hold. The hardware is off the bus."""
+    cdef u32 i
+    igb_free_posted(ring.nic)
     for i in range(ring.count):
         if ring.info[i].large != NULL:
             skb_free_raw(igb_rx_element(ring.info[i].large))
@@ -154,7 +176,7 @@ cdef inline void igb_adapt_window(igb_rx_ring *ring) noexcept nogil:
     cdef u32 finished = igb_rx_finished(ring)
     if unlikely(finished >= given and given >= ring.window):
         ring.window = min(ring.window * 2, ring.count - 1)
-    elif finished and ring.window > <u32>IGB_RX_WINDOW_MIN and (given - finished) * 3 > ring.window:
+    elif finished and not ring.nic.mq and ring.window > <u32>IGB_RX_WINDOW_MIN and (given - finished) * 3 > ring.window:
         ring.window -= max((ring.window - <u32>IGB_RX_WINDOW_MIN) >> 6, <u32>1)
 
 
@@ -347,7 +369,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
             cleaned_count = 0
         i = ring.next_to_clean
         desc = &ring.desc[i]
-        size = desc.wb.length
+        size = load_acquire16(&desc.wb.length)
         if size == 0:
             break
         status = desc.wb.status_error
@@ -366,9 +388,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
     if total_packets:
         add_owned64(&ring.packets, total_packets)
         add_owned64(&ring.bytes, total_bytes)
-        add_owned64(&ring.dev.stats.rx_packets, total_packets)
-        add_owned64(&ring.dev.stats.rx_bytes, total_bytes)
-        add_owned64(&ring.dev.stats.multicast, multicast)
+        add_owned64(&ring.multicast, multicast)
         ring.total_packets += total_packets
         ring.total_bytes += total_bytes
     if cleaned_count:

@@ -12,16 +12,17 @@ no CPU to run beside it, by the sender when half of the ring waits to be freed.
 """
 
 from libc.errno cimport EMSGSIZE, ENETDOWN, ENOBUFS
+from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    add_owned64, load_acquire32, load_relaxed32, spin_lock, spin_trylock, spin_unlock,
+    add_owned64, add_relaxed64, get_be16, likely, load_acquire32, load_relaxed32, spin_lock, spin_trylock, spin_unlock,
     store_relaxed32, u8, u32, u64, unlikely,
 )
 from netstack._counters cimport (
     SKB_CONSUMED, SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_PKT_TOO_BIG, SKB_FORWARDED,
 )
 from netstack._gso cimport skb_checksum_help, skb_is_whole_gso
-from netstack._net cimport fate_add, net_device
+from netstack._net cimport ETH_HLEN, SLOT_CPU0, SLOT_PROCESS, fate_add, net_device
 from netstack._skb cimport (
     CHECKSUM_PARTIAL, kfree_skb_reason, sk_buff, skb_end, skb_headlen,
     skb_set_slot,
@@ -42,6 +43,7 @@ from netstack.driver._igb cimport (
 )
 
 cdef enum:
+    ETH_P_IP = 0x0800
     DATA_CMD = (E1000_ADVTXD_DTYP_DATA | E1000_ADVTXD_DCMD_DEXT | E1000_ADVTXD_DCMD_IFCS)
     UDP_HLEN = 8
     UDP_CSUM_OFFSET = 6
@@ -183,10 +185,34 @@ cdef void igb_tx_map(igb_tx_ring *ring, sk_buff *skb) noexcept nogil:
 cdef int igb_tx_drop(igb_tx_ring *ring, net_device *dev, sk_buff *skb, u32 reason,
                      int err) noexcept nogil:
     """Drop a packet that can't be sent, and let go of the ring."""
-    add_owned64(&dev.stats.tx_dropped, 1)
+    add_relaxed64(&dev.stats.tx_dropped, 1)
     spin_unlock(&ring.lock)
     kfree_skb_reason(skb, reason)
     return err
+
+
+cdef u32 flow_of(const sk_buff *skb) noexcept nogil:
+    """Mix addresses and ports of a frame; 0 for what is not IPv4. [skb_get_hash()]"""
+    cdef const u8 *ip = skb.data + ETH_HLEN
+    cdef u64 both
+    cdef u32 ports = 0
+    if skb_headlen(skb) < ETH_HLEN + 24 or get_be16(skb.data + 12) != ETH_P_IP:
+        return 0
+    memcpy(&both, ip + 12, 8)
+    if ip[0] == 0x45 and not get_be16(ip + 6) & 0x3FFF:
+        memcpy(&ports, ip + 20, 4)
+    both = (both ^ ports) * <u64>0x9E3779B97F4A7C15
+    return <u32>(both >> 32)
+
+
+cdef inline u32 igb_tx_queue(igb_adapter *adapter, const sk_buff *skb) noexcept nogil:
+    """Choose the queue: a CPU has its own, so that none waits for another; programs by flow. [netdev_pick_tx(), XPS]"""
+    cdef u32 count = load_acquire32(&adapter.num_queues)
+    if likely(count == 1):
+        return 0
+    if skb.slot != SLOT_PROCESS:
+        return (skb.slot - SLOT_CPU0) % count
+    return <u32>(<u64>flow_of(skb) * count >> 32)
 
 
 cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
@@ -197,7 +223,7 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     """
     cdef sk_buff *skb = <sk_buff *>arg
     cdef igb_adapter *adapter = <igb_adapter *>dev.priv
-    cdef igb_tx_ring *ring = &adapter.q_vector.tx
+    cdef igb_tx_ring *ring = &adapter.q_vector[igb_tx_queue(adapter, skb)].tx
     cdef const sk_buff *part = skb.frag_list
     cdef u32 count = 2             # a context and the first buffer
     cdef u32 size = skb.len
@@ -206,6 +232,11 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
         count += 1
         part = part.next
     spin_lock(&ring.lock)
+    if unlikely(not ring.up) and ring != &adapter.q_vector.tx:
+        # There are fewer queues since a moment ago; the first is always there.
+        spin_unlock(&ring.lock)
+        ring = &adapter.q_vector.tx
+        spin_lock(&ring.lock)
     if unlikely(not ring.up):
         return igb_tx_drop(ring, dev, skb, SKB_DROP_REASON_DEV_READY, -ENETDOWN)
     if unlikely(size > (VNET_MAX_FRAME if skb_is_whole_gso(skb) else IGB_MAX_FRAME) or size == 0):
@@ -225,7 +256,5 @@ cdef int igb_xmit_frame(void *arg, net_device *dev) noexcept nogil:
     igb_tx_map(ring, skb)
     add_owned64(&ring.packets, frames)
     add_owned64(&ring.bytes, size)
-    add_owned64(&dev.stats.tx_packets, frames)
-    add_owned64(&dev.stats.tx_bytes, size)
     spin_unlock(&ring.lock)
     return 0

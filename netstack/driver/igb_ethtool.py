@@ -9,10 +9,13 @@ Kernel   igb_gstrings_stats[], igb_get_stats64(), drivers/net/ethernet/intel/igb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from netstack.errors import UsageError
 
 MIN_MTU, MAX_MTU = 68, 9216
 MIN_RING, MAX_RING, RING_MULTIPLE = 64, 4096, 8
+MAX_QUEUES, INDIRECTION = 8, 128
 
 # Name and register of each statistic, in the order of `ethtool -S`. None: what this NIC can't have
 # (a manager's own traffic, TSO, time stamps), always 0.
@@ -95,6 +98,22 @@ def check_ring(what: str, count: int) -> int:
         f"a multiple of {RING_MULTIPLE}",
         hint=f"--ring {near}",
     )
+
+
+def check_queues(count: int) -> int:
+    """Return the number of queue pairs if an igb has so many."""
+    if 1 <= count <= MAX_QUEUES:
+        return count
+    raise UsageError(f"queues {count}: an igb has 1 to {MAX_QUEUES} pairs", hint="--queues 2")
+
+
+def check_indirection(table: Sequence[int], queues: int) -> None:
+    """Refuse a table that is not for 128 hash values, or names a queue that is not there."""
+    if len(table) != INDIRECTION or not all(0 <= queue < queues for queue in table):
+        raise UsageError(
+            f"an indirection table has {INDIRECTION} entries, each a queue from 0 to {queues - 1}",
+            hint="netstack ethtool -X tap0 default",
+        )
 
 
 def check_usecs(rx_usecs: int) -> int:

@@ -14,6 +14,9 @@ When polling no longer pays it sleeps, and does so as the idle CPU: on ``idle_ep
 the application itself, and one switch of threads is all that the frame costs. Only one thread can be that; the wires
 stay in its set while it is awake. Others sleep on their sockets, and whoever polls wakes them.
 
+A CPU whose NIC has queues that other CPUs poll is not given away: while its application does something else, their
+frames would stand on the wire.
+
 Who waits for the role:
 
 - An application asks for it with ``want_role`` while the CPU's own thread has it: the thread gives way after the poll
@@ -29,7 +32,8 @@ from libc.errno cimport EBUSY, EINTR, ETIMEDOUT, errno
 from posix.unistd cimport read, write
 
 from netstack._abi cimport (
-    cas32, cpu_relax, exchange32, fence, load_acquire32, load_seq32, monotonic_ns, store_relaxed64, store_release32,
+    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed32, load_seq32, monotonic_ns, store_relaxed64,
+    store_release32,
     store_seq32, u32, u64,
 )
 from netstack._net cimport irq_suspend_timeout, net, sysctl_get
@@ -196,7 +200,7 @@ cdef int busy_loop(net *n, u32 cpu, void *sk, bint (*ready)(void *) noexcept nog
                    u64 until) noexcept nogil:
     """Be CPU ``cpu`` in an application's thread until ``ready(sk)``; see ``struct net``. [napi_busy_loop()]"""
     cdef softnet_data *sd = <softnet_data *>n.cpus[cpu]
-    if not load_acquire32(&sd.has_thread):
+    if not load_acquire32(&sd.has_thread) or load_relaxed32(&sd.shared):
         return EBUSY
     if not cpu_ask(sd, sk, ready, max(spin, monotonic_ns() + ASK_NS)):
         return 0 if ready(sk) else EBUSY

@@ -71,10 +71,13 @@ cdef int request_irq(softnet_data *sd, irq_desc *desc) except -1:
 
 
 cdef void free_irq(irq_desc *desc) noexcept:
-    """Disconnect the line. No handler runs after. As its CPU."""
-    cdef net *n = desc.sd.n
-    line_del(desc)
-    n.irqs[desc.irq - FIRST_IRQ] = NULL
+    """Disconnect the line if it is connected. No handler runs after. As its CPU."""
+    cdef net *n
+    if desc.irq:
+        n = desc.sd.n
+        line_del(desc)
+        n.irqs[desc.irq - FIRST_IRQ] = NULL
+        desc.irq = 0
 
 
 cdef void line_add(softnet_data *sd, irq_desc *desc) noexcept nogil:

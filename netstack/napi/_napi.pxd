@@ -105,6 +105,7 @@ cdef struct softnet_data:
     napi_struct *napis[MAX_IRQS]   # every NAPI of this CPU, for timers
     u32 nr_napis
     u32 nr_hw
+    u32 shared                     # queues of NICs on this CPU's bus that other CPUs poll
     u32 hw_ran                     # the hardware has had its moment since the last poll
     hw_device *hw[MAX_HW]
     irq_desc *irqs[MAX_IRQS]
@@ -167,6 +168,7 @@ cdef void napi_del(napi_struct *napi) noexcept nogil
 cdef bint napi_complete_done(napi_struct *napi, int work_done) noexcept nogil
 cdef void napi_enable(napi_struct *napi) noexcept nogil
 cdef void napi_disable(napi_struct *napi) noexcept nogil
+cdef void napi_move(napi_struct *napi, softnet_data *to) noexcept nogil
 cdef void napi_timers(softnet_data *sd, u64 now) noexcept nogil
 cdef u64 napi_frames(napi_struct *napi) noexcept nogil
 cdef u64 napi_next_timer(softnet_data *sd) noexcept nogil

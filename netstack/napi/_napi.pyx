@@ -58,24 +58,47 @@ cdef void napi_enable(napi_struct *napi) noexcept nogil:
     store_release32(&napi.state, 0)
 
 
-cdef void napi_disable(napi_struct *napi) noexcept nogil:
-    """Take it out of service: what it held goes up, nothing is polled after. Call it as its CPU. [napi_disable()]"""
+cdef bint poll_list_del(napi_struct *napi) noexcept nogil:
+    """Take a NAPI out of its CPU's poll list. True when it stood there. As its CPU."""
     cdef softnet_data *sd = napi.sd
     cdef napi_struct *walk = sd.poll_first
     cdef napi_struct *before = NULL
-    fetch_or32(&napi.state, NAPIF_STATE_DISABLE)
-    while walk != NULL:
-        if walk == napi:
-            if before == NULL:
-                sd.poll_first = napi.next
-            else:
-                before.next = napi.next
-            if sd.poll_last == napi:
-                sd.poll_last = before
-            break
+    while walk != NULL and walk != napi:
         before = walk
         walk = walk.next
+    if walk == NULL:
+        return False
+    if before == NULL:
+        sd.poll_first = napi.next
+    else:
+        before.next = napi.next
+    if sd.poll_last == napi:
+        sd.poll_last = before
     napi.next = NULL
+    return True
+
+
+cdef void napi_move(napi_struct *napi, softnet_data *to) noexcept nogil:
+    """Let another CPU poll from now on. Call it as both. What GRO held goes up first, so nothing is overtaken.
+
+    In Linux a NAPI goes where its interrupt goes, at the next one; a poll that is under way ends where it is.
+    """
+    cdef bint scheduled = poll_list_del(napi)
+    napi_gro_flush(napi, False)
+    gro_normal_list(napi)
+    napi_del(napi)
+    napi.sd = to
+    to.napis[to.nr_napis] = napi
+    to.nr_napis += 1
+    if scheduled:
+        napi_list_tail(to, napi)
+        raise_softirq(to, NET_RX_SOFTIRQ)
+
+
+cdef void napi_disable(napi_struct *napi) noexcept nogil:
+    """Take it out of service: what it held goes up, nothing is polled after. Call it as its CPU. [napi_disable()]"""
+    fetch_or32(&napi.state, NAPIF_STATE_DISABLE)
+    poll_list_del(napi)
     napi.timer = 0
     napi_gro_flush(napi, False)
     gro_normal_list(napi)

@@ -6,17 +6,19 @@ exist. Everything here runs as the CPU, where the hardware's step runs.
 
 cimport cython
 
-from netstack._abi cimport u16, u32, u64, uintptr_t
+from netstack._abi cimport fetch_or32, store_release16, u16, u32, u64, uintptr_t
+from netstack._net cimport net
 from netstack._skb cimport SKB_CLASSES, sk_buff, skb_pool
 from netstack.device._device cimport hw_device
 from netstack.device._igb_nic cimport igb_cause, igb_nic, igb_rx_unit
 from netstack.device._igb_regs cimport (
     E1000_RXD_STAT_EOP, E1000_RXDEXT_STATERR_CE, E1000_RXDEXT_STATERR_CXE, E1000_RXDEXT_STATERR_IPE,
     E1000_RXDEXT_STATERR_RXE, E1000_RXDEXT_STATERR_SE, E1000_RXDEXT_STATERR_SEQ, E1000_RXDEXT_STATERR_TCPE,
-    IGB_MAX_QUEUES, e1000_adv_rx_desc,
+    IGB_MAX_QUEUES, IGB_MAX_VECTORS, e1000_adv_rx_desc,
 )
 from netstack.driver._igb cimport igb_adapter
-from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
+from netstack.irq._cpu cimport cpu_release, cpu_try_take, cpu_wake, cpus_release, cpus_take, cpus_wake
+from netstack.irq._irq cimport irq_move
 from netstack.napi._napi cimport softnet_data
 
 cdef enum:
@@ -26,10 +28,11 @@ cdef enum:
     BAD_DESCRIPTOR
     LATE_WRITEBACK
     FAILED_ALLOCATION
+    AFFINITY_MOVED
     FAULTS
 
 NAMES = ("lost_interrupt", "late_interrupt", "stuck_throttle", "bad_descriptor", "late_writeback",
-         "failed_allocation")
+         "failed_allocation", "affinity_moved")
 
 cdef u32 *ERRORS = [
     E1000_RXDEXT_STATERR_CE, E1000_RXDEXT_STATERR_SE, E1000_RXDEXT_STATERR_SEQ, E1000_RXDEXT_STATERR_CXE,
@@ -50,6 +53,7 @@ cdef struct stolen_slab:           # what a pool had, while it has nothing
 cdef struct injector:
     hw_device real                 # the hardware's own functions
     igb_nic *nic
+    igb_adapter *adapter
     softnet_data *sd
     u64 random
     u64 chance[FAULTS]             # of 2**32
@@ -83,7 +87,7 @@ cdef void faulty_fire(void *arg, u32 vector) noexcept nogil:
     cdef injector *f = <injector *>arg
     if draw(f, LOST_INTERRUPT):
         # The cause is gone and nobody was told: neither is the vector masked.
-        f.nic.eims |= <u32>1 << vector
+        fetch_or32(&f.nic.eims, <u32>1 << vector)
         f.nic.next_fire[vector] = f.last_now
     elif draw(f, LATE_INTERRUPT):
         f.late_vectors |= <u32>1 << vector
@@ -104,7 +108,7 @@ cdef void fire_late(injector *f) noexcept nogil:
 
 cdef void reveal(injector *f) noexcept nogil:
     """Finish the write-back, with its cause."""
-    f.hidden.desc.wb.length = f.hidden.length
+    store_release16(&f.hidden.desc.wb.length, f.hidden.length)
     f.hidden.due = 0
     igb_cause(f.nic, f.hidden.queue.eicr)
 
@@ -155,6 +159,32 @@ cdef void damage(injector *f, igb_rx_unit *q, u32 head) noexcept nogil:
         head = head + 1 if head + 1 < q.count else 0
 
 
+cdef u32 take_others(injector *f) noexcept nogil:
+    """Become every other CPU of the host that can be had at once, up to the first that can't; gives where that was."""
+    cdef net *n = f.sd.n
+    cdef u32 i
+    for i in range(n.nr_cpus):
+        if i != f.sd.cpu and not cpu_try_take(<softnet_data *>n.cpus[i]):
+            return i
+    return n.nr_cpus
+
+
+cdef void move_a_line(injector *f) noexcept nogil:
+    """Send a queue's vector to a CPU by dice, between two polls, if every CPU can be held still for it."""
+    cdef net *n = f.sd.n
+    cdef u32 taken, i
+    if n.nr_cpus == 1 or f.chance[AFFINITY_MOVED] == 0 or f.sd.in_softirq or f.sd.in_net_rx_action:
+        return
+    taken = take_others(f)
+    if taken == n.nr_cpus and draw(f, AFFINITY_MOVED):
+        irq_move(&f.adapter.q_vector[(f.random >> 8) % f.adapter.num_queues].irq,
+                 <softnet_data *>n.cpus[(f.random >> 16) % n.nr_cpus])
+    for i in range(taken):
+        if i != f.sd.cpu:
+            cpu_release(<softnet_data *>n.cpus[i])
+            cpu_wake(<softnet_data *>n.cpus[i])
+
+
 cdef void run_out(injector *f, u64 now) noexcept nogil:
     """End the faults whose time is over."""
     if f.hidden.due and f.hidden.due <= now:
@@ -178,13 +208,15 @@ cdef u32 faulty_step(hw_device *hw, u64 now, u32 budget) noexcept nogil:
     if moved == 0:
         return 0
     for i in range(IGB_MAX_QUEUES):
-        if nic.rx[i].enabled:
+        # What another CPU polls may be in its hands by now.
+        if nic.rx[i].enabled and f.adapter.q_vector[i].rx.remote == NULL:
             damage(f, &nic.rx[i], head[i])
     if draw(f, STUCK_THROTTLE):
-        for i in range(1, 3):
+        for i in range(1, IGB_MAX_VECTORS):
             nic.next_fire[i] = now + f.ns[STUCK_THROTTLE]
     if f.starved_until == 0 and draw(f, FAILED_ALLOCATION):
         starve(f)
+    move_a_line(f)
     return moved
 
 
@@ -211,13 +243,14 @@ cdef class Injector:
         cdef igb_adapter *adapter = <igb_adapter *><uintptr_t>nic.address
         self.nic = nic
         self.f.nic = adapter.nic
+        self.f.adapter = adapter
         self.f.sd = adapter.sd
         self.f.random = (seed + 1) * <u64>0x9E3779B97F4A7C15 | 1
         for fault, name in enumerate(NAMES):
             self.f.chance[fault] = <u64>(chances.get(name, 0.0) * 4294967296.0)
             self.f.ns[fault] = <u64>(seconds.get(name, 0.0) * 1e9)
         with nogil:
-            cpu_take(self.f.sd)
+            cpus_take(self.f.sd.n)
             self.hw = &adapter.nic.hw
             self.f.real = self.hw[0]
             self.hw.faults = &self.f
@@ -225,7 +258,7 @@ cdef class Injector:
             self.hw.deadline = faulty_deadline
             self.hw.fire = faulty_fire
             self.hw.fire_arg = &self.f
-            cpu_release(self.f.sd)
+            cpus_release(self.f.sd.n)
 
     def counts(self):
         """How often each fault happened."""
@@ -236,12 +269,12 @@ cdef class Injector:
         if self.hw == NULL:
             return
         with nogil:
-            cpu_take(self.f.sd)
+            cpus_take(self.f.sd.n)
             run_out(&self.f, <u64>-1)
             self.hw[0] = self.f.real
             self.hw = NULL
-            cpu_release(self.f.sd)
-            cpu_wake(self.f.sd)
+            cpus_release(self.f.sd.n)
+            cpus_wake(self.f.sd.n)
 
     def __dealloc__(self):
         self.remove()

@@ -12,6 +12,7 @@ stuck_throttle      the interrupt throttle holds the vectors back for `stuck` se
 bad_descriptor      an error bit is set in a written-back descriptor
 late_writeback      a descriptor is written back `behind` seconds after the ones that follow it
 failed_allocation   the CPU's packet pool gives nothing new for `starved` seconds
+affinity_moved      a queue's vector goes to another CPU while frames of its flows are on their way
 
 Without Faults a NIC costs nothing more: they stand in the place of its functions.
 """

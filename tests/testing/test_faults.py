@@ -132,15 +132,18 @@ def test_a_failed_allocation_is_counted_and_passes(it: MemoryHost) -> None:
     assert got(sock) == 1200
 
 
+ON_ONE_CPU = [name for name in NAMES if name != "affinity_moved"]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_all_at_once_and_every_frame_is_accounted_for(it: MemoryHost, seed: int) -> None:
     sock = it.socket("", PORT)
-    with Faults(it.device, seed=seed, **dict.fromkeys(NAMES, 0.1)) as faults:
+    with Faults(it.device, seed=seed, **dict.fromkeys(ON_ONE_CPU, 0.1)) as faults:
         for _ in range(20):
             send(it, 100, burst=10)
             got(sock)
             it.advance(0.3)
-        assert all(faults.counts.values()), faults.counts
+        assert all(faults.counts[name] for name in ON_ONE_CPU), faults.counts
     it.advance(WATCHDOG)
     got(sock)
     balance(it.host)
