@@ -19,12 +19,11 @@ from netstack.device._igb_csr cimport rd32
 from netstack.device._igb_nic cimport igb_set_missed
 from netstack.device._igb_regs cimport (
     IGB_MAX_QUEUES, E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC,
-    IGB_MTA_WORDS,
 )
 from netstack.device._wire cimport wire as wire_t
 from netstack.device._igb_nic cimport ether_addr_to_u64
 from netstack.driver._igb_channels cimport igb_rss_default, igb_set_channels, igb_set_rss
-from netstack.driver._igb_hw cimport igb_hash_mc_addr, igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode
+from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_write_mc_addr_list
 from netstack.driver._igb_main cimport (
     igb_close, igb_open, igb_probe, igb_remove, igb_set_offload, igb_watchdog_task,
 )
@@ -65,10 +64,7 @@ cdef class Igb:
         cdef uintptr_t wire_address = getattr(wire, "address", wire)
         if cpu_address == 0 or wire_address == 0:
             raise ValueError("cpu and wire are objects with an address, or addresses, but not 0")
-        if not 1 <= len(name.encode()) <= 15:
-            raise ValueError(f"name={name!r}: a device's name has 1 to 15 bytes")
-        if len(mac) != 6 or mac[0] & 1 or not any(mac):
-            raise ValueError(f"mac={mac.hex(':')!r}: give 6 bytes of a unicast address, as 02:00:00:00:00:01")
+        igb_ethtool.check_names(name, mac)
         if not 1 <= ifindex <= MAX_DEVICES or net.ptr.devices[ifindex - 1] != NULL:
             raise ValueError(f"ifindex={ifindex}: give one from 1 to {MAX_DEVICES} that no device has")
         igb_ethtool.check_ring("ring", ring)
@@ -207,8 +203,7 @@ cdef class Igb:
     def set_channels(self, int combined):
         """Set the number of queue pairs, 1 to 8; no frame is lost, none is overtaken. [igb_set_channels()]
 
-        The indirection table becomes the default of that number. MemoryError, or OSError ENOMEM or ENOSPC, and
-        nothing has changed.
+        The indirection table becomes the default of that number. After MemoryError or OSError nothing has changed.
         """
         igb_ethtool.check_queues(combined)
         if self.running:
@@ -286,9 +281,7 @@ cdef class Igb:
         cdef bytes address
         cdef u32 count = 0
         addresses = list(multicast)
-        for each in addresses:
-            if len(each) != 6 or not each[0] & 1:
-                raise ValueError(f"{bytes(each).hex(':')!r} is no multicast address: its first byte is odd")
+        igb_ethtool.check_multicast(addresses)
         with nogil:
             cpus_take(self.adapter.n)
         for address in addresses[:MAX_MC]:
@@ -305,15 +298,11 @@ cdef class Igb:
 
     def set_mc_list(self, bytes addresses):
         """Take frames to these group addresses, 6 bytes each, beside all else. [igb_write_mc_addr_list()]"""
-        cdef u32 mta[IGB_MTA_WORDS]
         cdef const u8 *at = addresses
-        cdef size_t i
-        memset(mta, 0, sizeof(mta))
-        for i in range(<size_t>len(addresses) // 6):
-            igb_hash_mc_addr(mta, at + 6 * i)
+        cdef size_t count = <size_t>len(addresses) // 6
         with nogil:
             cpus_take(self.adapter.n)
-            memcpy(self.adapter.mta_shadow, mta, sizeof(mta))
+            igb_write_mc_addr_list(self.adapter, at, count)
             if self.running:
                 igb_set_rx_mode(self.adapter)
             cpus_release(self.adapter.n)
@@ -323,15 +312,14 @@ cdef class Igb:
 
         ``indirection``: the queue of each of 128 hash values. No frame is lost, none is overtaken.
         """
-        cdef u8 table[128]
+        cdef bytes table
         cdef const u8 *given = NULL
         cdef int udp = -1 if udp4 is None else bool(udp4)
         if key is not None and len(key) != 40:
             raise ValueError(f"a key of {len(key)} bytes: RSS takes 40")
         if indirection is not None:
             igb_ethtool.check_indirection(indirection, self.adapter.num_queues)
-            for i in range(128):
-                table[<int>i] = indirection[i]
+            table = bytes(indirection)
             given = table
         cdef const u8 *new_key = NULL
         if key is not None:
@@ -445,20 +433,15 @@ cdef class Igb:
             tx_packets += load_relaxed64(&adapter.q_vector[i].tx.packets)
             tx_bytes += load_relaxed64(&adapter.q_vector[i].tx.bytes)
         return igb_ethtool.link_stats(self.update_totals(), {
-            "rx_packets": rx_packets,
-            "tx_packets": tx_packets,
-            "rx_bytes": rx_bytes,
-            "tx_bytes": tx_bytes,
+            "rx_packets": rx_packets, "tx_packets": tx_packets, "rx_bytes": rx_bytes, "tx_bytes": tx_bytes,
             "rx_dropped": load_relaxed64(&adapter.dev.stats.rx_dropped),
             "tx_dropped": load_relaxed64(&adapter.dev.stats.tx_dropped),
-            "multicast": multicast,
-            "rx_nohandler": load_relaxed64(&adapter.dev.stats.rx_nohandler),
+            "multicast": multicast, "rx_nohandler": load_relaxed64(&adapter.dev.stats.rx_nohandler),
         })
 
     def queued(self):
         """Frames that stand in the receive rings, finished or begun but not cleaned."""
-        cdef u32 frames = 0
-        cdef u32 i
+        cdef u32 i, frames = 0
         with nogil:
             cpus_take(self.adapter.n)
             for i in range(self.adapter.num_queues):

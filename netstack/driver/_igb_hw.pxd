@@ -10,7 +10,7 @@ cdef void igb_configure_tx(igb_q_vector *q) noexcept nogil
 cdef void igb_setup_srrctl(igb_q_vector *q) noexcept nogil
 cdef void igb_rar_set(igb_adapter *adapter) noexcept nogil
 cdef void igb_set_vlan_mode(igb_adapter *adapter) noexcept nogil
-cdef void igb_hash_mc_addr(u32 *mta, const u8 *addr) noexcept nogil
+cdef void igb_write_mc_addr_list(igb_adapter *adapter, const u8 *addresses, size_t count) noexcept nogil
 cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil
 cdef void igb_setup_mrqc(igb_adapter *adapter) noexcept nogil
 cdef void igb_irq_enable(igb_adapter *adapter) noexcept nogil

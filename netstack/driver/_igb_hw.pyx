@@ -7,7 +7,7 @@ Context  set-up, as the CPU; igb_ring_irq_enable() at the end of a poll; no GIL
 Kernel   igb_configure(), igb_set_rx_mode(), drivers/net/ethernet/intel/igb/igb_main.c
 """
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
     fetch_and32, fetch_or32, load_acquire16, load_acquire32, load_relaxed32, u8, u32, u64, unlikely,
@@ -122,6 +122,14 @@ cdef void igb_hash_mc_addr(u32 *mta, const u8 *addr) noexcept nogil:
     """Set the bit of a group's address in a table like MTA. [igb_hash_mc_addr()]"""
     cdef u32 hash = (<u32>addr[4] >> 4 | <u32>addr[5] << 4) & 0xFFF
     mta[hash >> 5] |= <u32>1 << (hash & 31)
+
+
+cdef void igb_write_mc_addr_list(igb_adapter *adapter, const u8 *addresses, size_t count) noexcept nogil:
+    """Remember ``count`` groups' addresses, 6 bytes each, for igb_set_rx_mode(). [igb_write_mc_addr_list()]"""
+    cdef size_t i
+    memset(adapter.mta_shadow, 0, sizeof(adapter.mta_shadow))
+    for i in range(count):
+        igb_hash_mc_addr(adapter.mta_shadow, addresses + 6 * i)
 
 
 cdef void igb_set_rx_mode(igb_adapter *adapter) noexcept nogil:

@@ -100,6 +100,23 @@ def check_ring(what: str, count: int) -> int:
     )
 
 
+def check_names(name: str, mac: bytes) -> None:
+    """Refuse what can't be the name and the address of a device."""
+    if not 1 <= len(name.encode()) <= 15:
+        raise ValueError(f"name={name!r}: a device's name has 1 to 15 bytes")
+    if len(mac) != 6 or mac[0] & 1 or not any(mac):
+        wanted = "give 6 bytes of a unicast address, as 02:00:00:00:00:01"
+        raise ValueError(f"mac={mac.hex(':')!r}: {wanted}")
+
+
+def check_multicast(addresses: Sequence[bytes]) -> None:
+    """Refuse what is no group's address."""
+    for address in addresses:
+        if len(address) != 6 or not address[0] & 1:
+            text = bytes(address).hex(":")
+            raise ValueError(f"{text!r} is no multicast address: its first byte is odd")
+
+
 def check_queues(count: int) -> int:
     """Return the number of queue pairs if an igb has so many."""
     if 1 <= count <= MAX_QUEUES:

@@ -29,8 +29,8 @@ from netstack._counters cimport (
 )
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
 from netstack._net cimport (
-    IFF_UP, SLOT_CPU0, SLOT_PROCESS, Net, dev_weight, dev_weight_rx_bias, net, net_now, net_realtime, netdev_max_backlog,
-    netdev_tstamp_prequeue, rps_dev_flow, sysctl_get,
+    IFF_UP, SLOT_CPU0, SLOT_PROCESS, Net, dev_weight, dev_weight_rx_bias, net, net_now, net_realtime,
+    netdev_max_backlog, netdev_tstamp_prequeue, rps_dev_flow, sysctl_get,
 )
 from netstack._skb cimport (
     dequeue, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_set_slot, skb_wrap,

@@ -48,6 +48,7 @@ cdef void append(sk_buff *head, sk_buff *skb) noexcept nogil:
     head.len += skb.len
     head.data_len += skb.len
     head.truesize += skb.truesize
+    head.tstamp = max(head.tstamp, skb.tstamp)     # when the last fragment came [inet_frag_reasm_finish()]
     skb.len = skb_headlen(skb)
     skb.data_len = 0
     skb.frag_list = NULL

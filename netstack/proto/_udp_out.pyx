@@ -19,8 +19,8 @@ from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mi
 from netstack._skb cimport CHECKSUM_PARTIAL, SKB_GSO_DODGY, SKB_GSO_UDP_L4, sk_buff
 from netstack.proto._icmp_err cimport ip_local_error
 from netstack.proto._inet cimport (
-    IP_DF, IP_HLEN, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTCF_NOLOOP, RTN_MULTICAST, RTN_UNICAST,
-    ipv4_is_lbcast, ipv4_is_multicast,
+    IP_DF, IP_HLEN, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTCF_NOLOOP, RTN_MULTICAST, RTN_UNICAST, ipv4_is_lbcast,
+    ipv4_is_multicast,
 )
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
 from netstack.proto._route_mc cimport ip_route_output_oif

@@ -78,12 +78,12 @@ TOS_TO_PRIORITY[:] = [0, 0, 0, 0, 2, 2, 2, 2, 6, 6, 6, 6, 4, 4, 4, 4]
 cdef int set_ip_option(sock *sk, int name, const char *value, Py_ssize_t size) except -1:
     """Set an option from bytes; EINVAL for a wrong length or value, ENOPROTOOPT for an unknown name."""
     cdef int number = 0
-    if is_mcast_option(name):
-        return mcast_set(sk, name, value, size)
-    if name not in FLAGS and name not in OPTS and name not in NUMBERS:
+    if not is_mcast_option(name) and name not in FLAGS and name not in OPTS and name not in NUMBERS:
         return fail(ENOPROTOOPT)
     if value == NULL and size:
         return fail(EFAULT)
+    if is_mcast_option(name):
+        return mcast_set(sk, name, value, size)
     if size >= <Py_ssize_t>sizeof(int):
         memcpy(&number, value, sizeof(int))
     elif size >= 1:
@@ -168,10 +168,7 @@ cdef int get_number(sock *sk, int name) except? -1:
 
 
 cdef object get_ip_option(sock *sk, int name, int size, bytes buffer):
-    """Give an option as an int, or as at most ``size`` bytes; a small number in one byte if there is no more room.
-
-    ``buffer`` has what the caller's had: a filter of sources is asked for with it.
-    """
+    """Give an option as an int, or as at most ``size`` bytes; a small number in one byte if there is no more room."""
     cdef int number
     if is_mcast_option(name):
         return mcast_get(sk, name, buffer, size)

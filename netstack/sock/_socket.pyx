@@ -176,8 +176,7 @@ cdef class Socket:
                               bint *came) except -1:
         cdef Py_buffer view
         cdef sk_buff *skb
-        cdef Py_ssize_t size = 0
-        cdef Py_ssize_t copied
+        cdef Py_ssize_t copied, size = 0
         get_writable(buffer, &view, name)
         try:
             if nbytes < 0:

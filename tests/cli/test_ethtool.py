@@ -98,7 +98,7 @@ def test_rings_throttle_and_features_are_set(it, good):
 def test_queues_and_hash(it, good):
     assert good("ethtool", "-l", "tap0") == (
         "Channel parameters for tap0:\n"
-        "Pre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t1\n"
+        "Pre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t8\n"
         "Current hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t1\n"
     )
     assert good("ethtool", "-L", "tap0", "combined", "1") == ""
@@ -139,7 +139,7 @@ def test_the_self_test(it, good, netstack):
     "words",
     [
         "-G tap0", "-G tap0 rx", "-G tap0 rx 7", "-C tap0 blah 5", "-K tap0 ntuple on",
-        "-L tap0 combined 3", "-X tap0 equal 2", "-X tap0 rings 2", "-X tap0", "-N tap0",
+        "-L tap0 combined 9", "-X tap0 equal 2", "-X tap0 rings 2", "-X tap0", "-N tap0",
         "-N tap0 flow-type udp4 action 0", "-t tap0 sometimes", "-g tap0 rx", "-G lo rx 64",
     ],
 )  # fmt: skip
