@@ -150,7 +150,7 @@ REASONS: dict[str, Reason] = {
         "proto/_neigh.pyx neigh_resolve_output", "the neighbour table is full",
         "raise `netstack sysctl net.ipv4.neigh.default.gc_thresh3`"),
     "DEV_HDR": Reason(
-        "device/_igb_rsc.pyx rsc_take", "what a virtual wire says about the frame is wrong (virtio_net_hdr)",
+        "device/_igb_rsc.pyx igb_rsc_take", "what a virtual wire says about the frame is wrong (virtio_net_hdr)",
         "look at the program at the other end of the wire; or bring the host up without --offload"),
     "DEV_READY": Reason(
         "driver/_igb_tx.pyx igb_xmit_frame, netif/_core.pyx dev_xmit", "the device is closed or has no descriptor free",
@@ -168,7 +168,7 @@ REASONS: dict[str, Reason] = {
         "device/_igb_rx.pyx igb_rx_length_error", "giant: longer than the MTU allows",
         "give both ends the same mtu: `netstack up --mtu`"),
     "NIC_DROP_RNBC": Reason(
-        "", "no receive buffer was free",
+        "device/_igb_mq.pyx igb_mq_store", "one of several queues had no descriptor free",
         "bring the host up with a larger --ring, or lower the load"),
     "NIC_DROP_RXERR": Reason(
         "driver/_igb_rx.pyx igb_cleanup_headers", "the NIC marked the frame as damaged",

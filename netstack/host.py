@@ -359,7 +359,7 @@ class Host(HostViews):
             # A frame may stand in a ring until the interrupt throttle lets it in.
             rings = any(device.queued() for device in self.devices)
             rings = rings or any(cpu.pending() for cpu in self.cpus)
-            quiet = not rings and not len(self.seam) and not self.kworker.in_hand
+            quiet = not rings and not len(self.seam) and not self.seam.in_hand
             if quiet and before == (self.net.rx_frames(), self.kworker.handled):
                 return
             if time.monotonic() > until:
@@ -375,7 +375,7 @@ class Host(HostViews):
         places = {f"device/{device.name}": device.queued() for device in self.devices}
         places["napi/gro"] = sum(cpu.gro_frames() for cpu in self.cpus)
         places["netif/backlog"] = sum(backlog_frames(cpu.address) for cpu in self.cpus)
-        places["netif/seam"] = self.seam.frames() + self.kworker.in_hand
+        places["netif/seam"] = self.seam.frames() + self.seam.in_hand
         places |= self.inet.queued()
         return {place: frames for place, frames in places.items() if frames}
 

@@ -46,7 +46,6 @@ class KWorker:
         self.host = host
         self.errors = 0
         self.handled = 0  # packets that handlers have had
-        self.in_hand = 0  # packets that a handler has at the moment
         self._timers: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
         self._lock = threading.Lock()
@@ -80,14 +79,13 @@ class KWorker:
         done = self._run_timers()
         batch = self.host.seam.drain(BATCH)
         receive = self.host.packet_types.netif_receive_skb
-        self.in_hand = len(batch)
         while batch:
             # The list must not keep the handle: whoever owns it last ends the packet.
             try:
                 receive(batch.pop(0))
             except Exception:
                 self._report("a packet handler")
-            self.in_hand -= 1
+            self.host.seam.ended()
             self.handled += 1
             done += 1
         return done

@@ -56,6 +56,7 @@ cdef struct seam:
     sk_buff_head queue
     u64 passed
     u64 dropped
+    u32 in_hand                    # drained, and not ended yet; under lock
 
 
 # ---- the seam to Python
@@ -151,17 +152,29 @@ cdef class Seam:
         write(self.s.wake_fd, &one, 8)
 
     def drain(self, u32 most=64):
-        """Take up to ``most`` packets, oldest first; the list's SkBuffs own them."""
+        """Take up to ``most`` packets, oldest first; the list's SkBuffs own them. ``ended`` says that one has."""
         cdef sk_buff *skb
         out = []
         while len(out) < most:
             spin_lock(&self.s.lock)
             skb = dequeue(&self.s.queue)
+            self.s.in_hand += skb != NULL      # in the same moment, so that nobody sees it nowhere
             spin_unlock(&self.s.lock)
             if skb == NULL:
                 break
             out.append(skb_wrap(skb, self.net_object))
         return out
+
+    def ended(self):
+        """Note that who drained has handled one packet."""
+        spin_lock(&self.s.lock)
+        self.s.in_hand -= 1
+        spin_unlock(&self.s.lock)
+
+    @property
+    def in_hand(self):
+        """Packets that were drained and have not ended."""
+        return self.s.in_hand
 
     def __len__(self):
         return seam_len(self.s)

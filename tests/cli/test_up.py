@@ -103,7 +103,8 @@ def test_it_says_what_is_up_and_what_to_type_next(run):
 
 def test_options_reach_the_host(run, fake):
     run("tap7", "--addr", "10.9.0.2/24", "--peer", "10.9.0.1", "--mac", "02:00:00:00:00:07",
-        "--mtu", "9000", "--ring", "64", "--queues", "4", "--cpus", "2", "--offload", "--no-fast-path", "--app", "none")  # fmt: skip
+        "--mtu", "9000", "--ring", "64", "--queues", "4", "--cpus", "2",
+        "--offload", "--no-fast-path", "--app", "none")  # fmt: skip
     assert fake.asked == {
         "name": "tap7",
         "addr": "10.9.0.2/24",
