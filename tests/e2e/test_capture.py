@@ -169,7 +169,10 @@ def test_captures_come_and_go_under_load(fast_path):
         kept = received = rounds = 0
         try:
             while rounds < 10 or not kept:
-                with host.capture(tuple(STAGES), filter="udp") as all_stages, host.capture("drop"):
+                with (
+                    host.capture(tuple(STAGES), filter="udp") as all_stages,
+                    host.capture("drop"),
+                ):
                     for _ in range(20):
                         records = all_stages.read()
                         kept += len(records)
