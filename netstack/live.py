@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.commands import COMMANDS, Running
 from netstack.control import ControlServer
 from netstack.device._tapwire import TapWire
-from netstack.device.tap import choose_addresses, open_tap
+from netstack.device.tap import Tap, choose_addresses, open_tap
 from netstack.errors import UsageError
 from netstack.host import Host
 from netstack.runtime import runtime_dir
@@ -62,19 +62,19 @@ def up(
         ) as tap,
         Host(tap.name, **options) as host,
     ):
-        wire = TapWire(tap.fileno(), vnet_hdr=offload)
-        device = host.add_nic(
-            wire,
-            tap.name,
-            addr=[ours, *rest],
-            mac=mac,
-            mtu=tap.mtu,
-            ring=ring,
-            queues=queues,
-        )
-        device.missed_source = tap.missed
+        _plug(host, tap, [ours, *rest], offload, mac=mac, ring=ring, queues=queues)
         with _answering(host, control):
             yield host
+
+
+def _plug(
+    host: Host, tap: Tap, addr: Sequence[Any], offload: bool, **options: Any
+) -> NetDevice:
+    """Give a host a NIC on a TAP, whose losses are the NIC's missed packets."""
+    wire = TapWire(tap.fileno(), vnet_hdr=offload)
+    device = host.add_nic(wire, tap.name, addr=addr, mtu=tap.mtu, **options)
+    device.missed_source = tap.missed
+    return device
 
 
 def add_tap(
@@ -99,17 +99,7 @@ def add_tap(
                 name, peer=theirs, host=ours, mtu=mtu, txqueuelen=txqueuelen, vnet_hdr=offload
             )
         )
-        wire = TapWire(tap.fileno(), vnet_hdr=offload)
-        device = host.add_nic(
-            wire,
-            tap.name,
-            addr=[ours, *rest],
-            mac=mac,
-            mtu=tap.mtu,
-            ring=ring,
-            queues=queues,
-        )
-        device.missed_source = tap.missed
+        device = _plug(host, tap, [ours, *rest], offload, mac=mac, ring=ring, queues=queues)
         host.at_close.push(undo.pop_all())
     return device
 
