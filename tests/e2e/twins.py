@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -215,17 +216,22 @@ class Client:
         """Run it; give what came of it."""
         for port, answer in self.servers:
             world.serve(port, answer)
-        with subprocess.Popen(
-            shlex.split(self.command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C"},
-        ) as process:
+        with TemporaryFile() as stdin:
+            # A pipe would hand it over in as many pieces as it was written in, and socat makes a datagram of each.
+            stdin.write(self.stdin)
+            stdin.seek(0)
+            process = subprocess.Popen(
+                shlex.split(self.command),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        with process:
             try:
                 if self.say:
                     self._say(world, *self.say)
-                out, _ = process.communicate(self.stdin, timeout=60)
+                out, _ = process.communicate(timeout=60)
             finally:
                 process.kill()
         wait_until(lambda: len(world.got) >= self.notes)
