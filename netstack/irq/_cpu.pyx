@@ -212,18 +212,23 @@ cdef void watch_applications(softnet_data *sd) noexcept nogil:
         irq_watch(sd, until - now)
 
 
-cdef bint only_watching(softnet_data *sd, epoll_event *event) noexcept nogil:
-    """Did the timer wake the thread while an application polls? Then it looks again later, without the role."""
+cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept nogil:
+    """Did a timer wake the thread while an application polls? Then it looks again later, without the role.
+
+    The application's polls run the timers of hardware and NAPIs too. Becoming the CPU now would put a third thread
+    between it and the core that it polls on.
+    """
     cdef u64 word, until, now
-    if event.data.ptr != &sd.timer_fd:
+    if got > 1 or (got == 1 and event.data.ptr != &sd.timer_fd):
         return False
     until = load_relaxed64(&sd.last_busy_poll) + sysctl_get(sd.n, irq_suspend_timeout)
     now = monotonic_ns()
-    if not load_acquire32(&sd.irq_suspended) or now >= until:
+    if got < 0 or not load_acquire32(&sd.irq_suspended) or now >= until or load_acquire32(&sd.stop):
         return False
-    read(sd.timer_fd, &word, 8)
-    exchange32(&sd.timer_armed, 0)
-    fence()
+    if got == 1:
+        read(sd.timer_fd, &word, 8)
+        exchange32(&sd.timer_armed, 0)
+        fence()
     irq_watch(sd, until - now)     # if interrupts came on meanwhile, it finds that and does nothing
     return True
 
@@ -235,8 +240,8 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     cdef u32 k
     cdef int got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
     cdef int i
-    while ns < 0 and got == 1 and only_watching(sd, events):
-        got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, ns)
+    while ns and only_watching(sd, events, got):
+        got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, -1)
     store_seq32(&sd.sleeping, 0)
     cpu_take(sd)
     for i in range(got):
@@ -260,13 +265,14 @@ cdef bint given_away(softnet_data *sd, u64 since) noexcept nogil:
 
     It looks for the role once more after it has stopped, so one of the two sees the other.
     """
-    while monotonic_ns() - since < HAND_OVER_NS:
+    while True:
         if load_acquire32(&sd.in_busy_poll) or load_relaxed64(&sd.last_busy_poll) >= since:
             return True
         if not load_seq32(&sd.want_role) and not load_seq32(&sd.role):
             return False
-        sched_yield()              # it may wait for this very core
-    return load_seq32(&sd.want_role) != 0
+        if monotonic_ns() - since >= HAND_OVER_NS:
+            return load_seq32(&sd.want_role) != 0
+        sched_yield()              # it may wait for this very core, and keep it long after it has polled
 
 
 cdef void *ksoftirqd(void *arg) noexcept nogil:

@@ -173,6 +173,23 @@ def test_a_receive_that_may_not_wait_polls_once_if_the_socket_is_busy_polling() 
             sock.recv(100)
 
 
+def test_an_application_polls_for_no_more_than_its_socket_has_room_for() -> None:
+    total = 1000
+    with up(irq_suspend_timeout=FOR_EVER) as host:
+        sock = bound(host, 9000)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 832 // 2)
+        with receiving(sock):
+            asleep(sock)
+            host.peer.send(udp_frame(b""))
+        # From here on nobody looks at the wire but who receives.
+        for number in range(total):
+            host.peer.send(udp_frame(struct.pack("!I", number)))
+        got = [struct.unpack("!I", sock.recv(100))[0] for _ in range(total)]
+        assert got == list(range(total))
+        assert sock.info["drops"] == 0
+        assert cpu(host, "time_squeeze") == 0, "a poll that ends early is no squeeze"
+
+
 def test_a_socket_has_the_busy_read_of_the_time_it_was_made() -> None:
     with up() as host:
         before = bound(host, 9000)
