@@ -44,6 +44,7 @@ cdef extern from *:
         const __m512i one = _mm512_set1_epi16(1), bias = _mm512_set1_epi16(INT16_MIN);
         __m512i a = _mm512_setzero_si512(), b = a;
         int64_t sum = (int64_t)blocks * 32 * 32768;
+        const int small = blocks <= 512;   /* 16 lanes of at most 512 * 65536 fit into 32 bits together */
         for (; blocks > 1; blocks -= 2, p += 128) {
             __m512i x = _mm512_xor_si512(_mm512_loadu_si512(p), bias);
             __m512i y = _mm512_xor_si512(_mm512_loadu_si512(p + 64), bias);
@@ -52,11 +53,12 @@ cdef extern from *:
         }
         if (blocks)
             a = _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_xor_si512(_mm512_loadu_si512(p), bias), one));
+        a = _mm512_add_epi32(a, b);
+        if (small)
+            return (uint64_t)(sum + _mm512_reduce_add_epi32(a));
         /* Lanes of 32 bits are added in 64: a run may leave them nearly full. */
         return (uint64_t)(sum + _mm512_reduce_add_epi64(_mm512_add_epi64(
-            _mm512_cvtepi32_epi64(_mm512_castsi512_si256(a)), _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(a, 1))))
-            + _mm512_reduce_add_epi64(_mm512_add_epi64(
-            _mm512_cvtepi32_epi64(_mm512_castsi512_si256(b)), _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(b, 1)))));
+            _mm512_cvtepi32_epi64(_mm512_castsi512_si256(a)), _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(a, 1)))));
     }
 
     /* Processors since Ice Lake and Zen 4 run it at full speed; those before lower their clock for it. */

@@ -40,7 +40,7 @@ def test_odd_addresses_need_no_alignment() -> None:
 
 def test_every_loop_agrees_at_the_extremes() -> None:
     for word in (b"\0\0", b"\xff\xff", b"\x80\0", b"\x7f\xff", b"\0\x80"):
-        for blocks in (1, 2, 23, 8192, 8193, 20000):
+        for blocks in (1, 2, 23, 512, 513, 8192, 8193, 20000):
             data = word * 32 * blocks
             assert set(_loops(data)) == {rfc1071(data)}, (word, blocks)
 
