@@ -49,6 +49,8 @@ def hint_of(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """Return the message in plain words, without errno numbers, and the hint below it."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, OSError) and error.filename:  # of Python's own, as from open()
+        message = f"{error.filename}: {message}"
     lines = [message or type(error).__name__]
     lines += [f"  try: {line}" for line in hint_of(error).splitlines()]
     return "\n".join(lines)

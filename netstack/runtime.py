@@ -90,7 +90,7 @@ def find_lab(directory: Path, name: str | None = None) -> int:
         return next(iter(alive.values()))
     if name is None and alive:
         names = ", ".join(alive)
-        hint = "\n".join(f"netstack exec --lab {each} COMMAND" for each in alive)
+        hint = "\n".join(f"netstack -i {each} exec COMMAND" for each in alive)
         raise UsageError(f"several labs are running: {names}; say which", hint=hint)
     if name not in alive:
         which = "no lab is running" if name is None else f"no lab of {name} is running"

@@ -3,6 +3,7 @@
 import errno
 import pickle
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,12 @@ def test_traceback_shows_the_hint() -> None:
 def test_explain_has_no_errno_and_one_line_for_each_thing_to_type() -> None:
     error = oserror(errno.EBUSY, "tap0 is in use", hint="kill 7\nnetstack up tap1")
     assert explain(error) == "tap0 is in use\n  try: kill 7\n  try: netstack up tap1"
+
+
+def test_explain_names_the_file_that_python_could_not_open() -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        Path("/nonexistent/routes.txt").read_text()
+    assert explain(missing.value) == "/nonexistent/routes.txt: No such file or directory"
 
 
 def test_explain_speaks_even_for_an_exception_without_text() -> None:

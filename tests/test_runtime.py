@@ -116,7 +116,7 @@ def test_no_lab_and_several_labs_say_what_to_type(tmp_path: Path) -> None:
     with holder(tmp_path, "tap0"), holder(tmp_path, "tap1"):
         with pytest.raises(UsageError, match="tap0, tap1; say which") as several:
             find_lab(tmp_path)
-        assert "netstack exec --lab tap1 COMMAND" in hint_of(several.value)
+        assert "netstack -i tap1 exec COMMAND" in hint_of(several.value)
         with pytest.raises(FileNotFoundError, match="no lab of tap2"):
             find_lab(tmp_path, "tap2")
 

@@ -60,13 +60,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a mistake of the caller: one line says what it was, others what to type.
     """
+    _open_standard_streams()
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        return _answer(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        _forget_broken_pipes()
+        return EXIT_SIGPIPE
+
+
+def _forget_broken_pipes() -> None:
+    """Whoever read our output has left: keep the interpreter from finding out at its end as well."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_standard_streams() -> None:
+    """Give a stream to each that was closed (``>&-``), so that no TAP or socket gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = os.O_RDWR if number else os.O_RDONLY
+            nowhere = os.open(os.devnull, mode)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _answer(words: list[str]) -> int:
+    """Run the words, and print what went wrong."""
+    try:
+        status = _run(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has left. Keep the interpreter from finding out as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_SIGPIPE
+        raise
     except KeyboardInterrupt:
         return EXIT_SIGINT
     except InternalError as error:
@@ -87,29 +116,29 @@ def _run(words: list[str]) -> int:
     """Read the options in front of the command, and hand the rest to it."""
     host = None
     while words and words[0].startswith("-"):
-        option, _, value = words.pop(0).partition("=")
+        option, equals, value = words.pop(0).partition("=")
         if option in ("-h", "--help"):
-            sys.stdout.write(help_text())
-            return EXIT_OK
+            words.insert(0, "help")
+            break
         if option in ("-V", "--version"):
             from netstack import __version__
 
             print(f"netstack {__version__}")
             return EXIT_OK
         if option not in ("-i", "--name"):
-            raise UsageError(f"unknown option {option}", hint="netstack --help")
-        if not value and not words:
+            raise _misplaced(option, words)
+        host = value if equals else words.pop(0) if words else ""
+        if not host:
             raise UsageError(f"{option} wants the name of a host", hint="netstack -i tap0 ss")
-        host = value or words.pop(0)
     if not words:
         sys.stdout.write(help_text())
         return EXIT_USAGE
     name, *rest = words
     if name == "help":
-        name, rest = (rest[0], ["--help"]) if rest else ("", [])
-        if not name:
+        if not rest:
             sys.stdout.write(help_text())
             return EXIT_OK
+        name, rest = rest[0], ["--help"]
     if name not in COMMANDS:
         raise _unknown(name)
     from netstack.cli.command import Command
@@ -123,6 +152,14 @@ def help_text() -> str:
     width = max(map(len, COMMANDS)) + 2
     rows = (f"  {name:<{width}}{what}" for name, (_, what) in COMMANDS.items())
     return HELP.format(commands="\n".join(rows))
+
+
+def _misplaced(option: str, words: list[str]) -> UsageError:
+    """Say where an option belongs that stands before the command."""
+    command = words[0] if words and words[0] in COMMANDS else ""
+    hint = f"netstack {command} {option}\n" if command else ""
+    message = f"unknown option {option}: before the command are -i NAME, --version and --help"
+    return UsageError(message, hint=f"{hint}netstack --help")
 
 
 def _unknown(name: str) -> UsageError:

@@ -37,14 +37,18 @@ class Command:
     examples: str
     arguments: Callable[[Parser], None] | None = None
     about: str = ""
+    asks_host: bool = True  # False: no running host is meant, so --name says nothing
 
     def __call__(self, name: str, words: Sequence[str], host: str | None) -> int:
         """Parse the words and run."""
         if self.arguments is None:
             return self.run(Namespace(words=list(words), name=host))
-        parser = self.parser(name)
-        args = parser.parse_args(words)
-        args.name = args.name or host
+        args = self.parser(name).parse_args(words)
+        if self.asks_host:
+            args.name = args.name or host
+        elif host:
+            hint = self.examples.strip().splitlines()[0]
+            raise UsageError(f"-i {host}: {name} asks no running host", hint=hint)
         return self.run(args)
 
     def parser(self, name: str) -> Parser:
@@ -60,7 +64,8 @@ class Command:
         parser.example = examples[0].split("  ")[0].strip()
         if self.arguments is not None:
             self.arguments(parser)
-        parser.add_argument("--name", metavar="NAME", help="which host, when several run")
+        if self.asks_host:
+            parser.add_argument("--name", metavar="NAME", help="which host, when several run")
         parser.add_argument("--json", action="store_true", help="print JSON")
         return parser
 

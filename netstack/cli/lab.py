@@ -77,5 +77,6 @@ COMMANDS = {
         _no_arguments,
         "Look at everything that netstack needs. Changes nothing, needs no privilege.\n"
         "Exit status 1: something essential is missing; what mends it stands below it.",
+        asks_host=False,
     ),
 }

@@ -6,7 +6,7 @@ import errno
 import time
 
 from netstack import runtime
-from netstack.cli.command import Command, Namespace, Parser, connect
+from netstack.cli.command import Command, Namespace, Parser, connect, print_json
 from netstack.control import is_answering
 from netstack.errors import oserror
 
@@ -29,7 +29,7 @@ def stop(args: Namespace) -> int:
                 message = f"host {control.name} has not ended in {PATIENCE:.0f} s"
                 raise oserror(errno.ETIMEDOUT, message, hint="netstack doctor")
             time.sleep(0.02)
-    print(f"{control.name} has ended")
+    print_json({"ended": control.name}) if args.json else print(f"{control.name} has ended")
     return 0
 
 

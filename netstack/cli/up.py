@@ -214,5 +214,6 @@ COMMANDS = {
         _arguments,
         "Bring a host up behind a TAP and show what it does. Ctrl-C ends it, puts the TAP\n"
         "back as it was found, and prints where every frame went.",
+        asks_host=False,
     ),
 }

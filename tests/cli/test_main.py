@@ -1,12 +1,13 @@
 """The front door: help, options before the command, mistakes, how fast it answers."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from netstack.cli import COMMANDS, help_text
+from netstack.cli import COMMANDS, EXIT_SIGPIPE, help_text
 from netstack.cli.command import table
 
 
@@ -57,7 +58,34 @@ def test_an_unknown_command_gets_the_nearest(refused):
 
 def test_options_before_the_command_are_checked(refused):
     assert "unknown option --frob" in refused("--frob", "ss")
-    assert "wants the name" in refused("-i")
+    assert "try: netstack ss --json" in refused("--json", "ss")
+    for words in (("-i",), ("-i", ""), ("--name=", "ss"), ("--name",)):
+        assert "wants the name" in refused(*words)
+
+
+def test_help_in_front_of_a_command_is_help_on_it(good, capsys):
+    for words in (("-h", "drops"), ("help", "drops"), ("-i", "tap1", "--help", "drops")):
+        with pytest.raises(SystemExit):
+            good(*words)
+        assert capsys.readouterr().out.startswith("usage: netstack drops")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_as_good_as_dev_null(closed):
+    command = f'"{sys.executable}" -m netstack --version {closed}; echo $?'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert not done.stderr
+
+
+def test_who_reads_the_errors_may_have_left_before_they_come():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "netstack", "frob"], stderr=writer, stdout=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (EXIT_SIGPIPE, b"")
 
 
 def test_an_unknown_option_of_a_command_gets_an_example(refused):
