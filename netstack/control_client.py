@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,9 +41,14 @@ class Control:
         self._rest = b""
 
     @classmethod
-    def find(cls, directory: Path, name: str | None = None) -> Self:
-        """Connect to the host of this name, or to the only one there is."""
+    def find(
+        cls, directory: Path, name: str | None = None, mentioned: Iterable[str] = ()
+    ) -> Self:
+        """Connect to the host of this name, to the only one there is, or to the only one ``mentioned``."""
         running = hosts(directory)
+        if name is None and len(running) > 1:
+            meant = set(running) & set(mentioned)
+            name = meant.pop() if len(meant) == 1 else None
         if name is None:
             if len(running) > 1:
                 ways = "\n".join(f"netstack --name {host} ..." for host in running)

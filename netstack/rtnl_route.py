@@ -70,6 +70,10 @@ def _route(host: Host, spec: Row) -> Route:
     proto, scope = _word(spec, "proto", PROTOCOLS, "boot"), _word(spec, "scope", SCOPES, "")
     kind = spec.get("type", "unicast")
     if kind in REFUSING:
+        if "via" in spec or "dev" in spec:
+            message = f"Gateway and device can not be specified for this route type: {kind}"
+            way = f"netstack route add {kind} {spec['dst']}"
+            raise oserror(errno.EINVAL, message, hint=way)
         return Route(
             prefix, RTN[kind.upper()], host.lo.ifindex, metric=metric, proto=proto, scope=scope
         )
@@ -173,12 +177,15 @@ def _matching(host: Host, spec: Row) -> list[Route]:
     prefix = parse_prefix(spec["dst"]) if "dst" in spec else None
     ifindex = device_of(host, spec["dev"]).ifindex if "dev" in spec else None
     kind = RTN[spec["type"].upper()] if "type" in spec else None
-    gateway = parse_address(spec["via"]) if "via" in spec else None
+    gateway, source = (parse_address(spec[k]) if k in spec else None for k in ("via", "src"))
     metric = _metric(spec) if "metric" in spec else None
+    proto = _word(spec, "proto", PROTOCOLS, "") or None
+    scope = _word(spec, "scope", SCOPES, "") or None
 
     def fits(route: Route) -> bool:
-        asked = (prefix, ifindex, kind, gateway, metric)
-        has = (route.prefix, route.ifindex, route.type, route.gateway, route.metric)
+        asked = (prefix, ifindex, kind, gateway, source, metric, proto, scope)
+        has = (route.prefix, route.ifindex, route.type, route.gateway, route.prefsrc,
+               route.metric, route.proto, route.reach)  # fmt: skip
         return all(a is None or a == h for a, h in zip(asked, has, strict=True))
 
     routes = host.inet.routes
@@ -206,8 +213,18 @@ def route_rows(host: Host, table: str = "main", spec: Row | None = None) -> list
     if "dst" in spec and spec["dst"] != "default":
         size = parse_prefix(spec["dst"]).prefixlen
         spec["dst"] = spec["dst"].removesuffix("/32") if size == 32 else spec["dst"]
-    keys = {"dst": "dst", "dev": "dev", "via": "gateway", "src": "prefsrc", "type": "type"}
-    return [row for row in rows if all(row.get(keys[k]) == v for k, v in spec.items())]
+    for key in ("via", "src"):
+        spec |= {key: str(parse_address(spec[key]))} if key in spec else {}
+    _word(spec, "proto", PROTOCOLS, "")
+    _word(spec, "scope", SCOPES, "")
+    return [row for row in rows if all(_shown(row, key) == spec[key] for key in spec)]
+
+
+def _shown(row: Row, key: str) -> Any:
+    """Give what a row says under a key of ip-route; what it leaves out is the default."""
+    keys = {"via": "gateway", "src": "prefsrc", "proto": "protocol"}
+    left_out = {"type": "unicast", "proto": "boot", "scope": "global", "metric": 0}
+    return row.get(keys.get(key, key), left_out.get(key))
 
 
 def route_get(

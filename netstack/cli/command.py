@@ -77,8 +77,9 @@ def ask(args: Namespace, command: str, **arguments: Any) -> Any:
 
 
 def connect(args: Namespace) -> Control:
-    """Connect to the host that is meant."""
-    return Control.find(runtime.runtime_dir(), args.name)
+    """Connect to the host that is meant: named, the only one, or that of a device in the words."""
+    words = {getattr(args, "device", ""), *getattr(args, "words", ())}
+    return Control.find(runtime.runtime_dir(), args.name, words)
 
 
 def print_json(data: object) -> None:

@@ -19,7 +19,7 @@ ALIASES = {"list": "show", "lst": "show", "delete": "del", "chg": "change"}
 
 def arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("words", nargs="*", metavar="WORD", help="as for ip: show, add, del, set, ...")
+    add("words", nargs="*", metavar="WORD", help="as for ip; without any: show")
     add("-s", "-stats", dest="stats", action="store_true", help="with counters or ages")
     add("-j", dest="json", action="store_true", help="the same as --json")
     add("-br", "-brief", dest="brief", action="store_true", help="a line each")
@@ -36,7 +36,7 @@ class Words:
         self.verb = short[0] if short else ""
         self.left = words[1:]
         if not self.verb:
-            known = "\n".join(f"netstack {what} {each}" for each in VERBS[what])
+            known = "\n".join(f"netstack {what} {each}" for each in ("--help", *VERBS[what]))
             message = f'Command "{words[0]}" is unknown'
             raise UsageError(message, hint=known)
 
@@ -272,14 +272,19 @@ COMMANDS = {
         "netstack link set tap0 mtu 1400\nnetstack link set tap0 down\n"
         "netstack link set dev tap0 address 02:00:00:00:00:07 promisc on up",
         arguments,
-        "Devices of a running host, in the words of ip-link.",
+        "Devices of a running host, in the words of ip-link.\n\n"
+        "  show [DEVICE]\n"
+        "  set DEVICE [up|down] [mtu N] [address MAC] [promisc on|off] [allmulticast on|off]",
     ),
     "addr": Command(
         addr,
         "netstack addr\nnetstack addr add 10.0.0.9/24 brd + dev tap0\n"
         "netstack addr del 10.0.0.9/24 dev tap0\nnetstack addr flush dev tap0",
         arguments,
-        "Addresses of a running host, in the words of ip-address.",
+        "Addresses of a running host, in the words of ip-address.\n\n"
+        "  show [DEVICE]\n"
+        "  add|change|replace|del ADDR/LEN [brd +] dev DEVICE\n"
+        "  flush dev DEVICE",
     ),
     "neigh": Command(
         neigh,
@@ -287,6 +292,9 @@ COMMANDS = {
         "netstack neigh replace 10.0.0.1 dev tap0 lladdr 02:00:00:00:00:01 nud permanent\n"
         "netstack neigh flush dev tap0",
         arguments,
-        "The neighbour table of a running host, in the words of ip-neighbour.",
+        "The neighbour table of a running host, in the words of ip-neighbour.\n\n"
+        "  show|flush [to PREFIX] [dev DEVICE] [nud STATE]\n"
+        "  add|change|replace ADDR dev DEVICE lladdr MAC [nud permanent|noarp|reachable|stale]\n"
+        "  del ADDR dev DEVICE",
     ),
 }

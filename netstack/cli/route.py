@@ -39,8 +39,6 @@ def route(args: Namespace) -> int:
         return show(args, rows, _route_get_text)
     spec, table = _spec(words)
     if words.verb == "show":
-        for key in ("metric", "proto", "scope"):
-            spec.pop(key, None)
         rows = ask(args, "route", table=table, spec=spec)
         return show(args, without_dev(rows) if "dev" in spec else rows, _route_text)
     if words.verb == "flush":
@@ -48,11 +46,7 @@ def route(args: Namespace) -> int:
         if not spec:
             raise UsageError("\"ip route flush\" requires arguments: what is to go",
                              hint="netstack route flush dev tap0")  # fmt: skip
-        ask(
-            args,
-            "route_flush",
-            spec={k: v for k, v in spec.items() if k not in ("proto", "scope")},
-        )
+        ask(args, "route_flush", spec=spec)
         return 0
     verb, spec = _change(words.verb, spec, table)
     ask(args, "route_change", verb=verb, spec=spec)
@@ -85,7 +79,7 @@ def _change(verb: str, spec: Row, table: str) -> tuple[str, Row]:
         raise UsageError("Command line is not complete: the destination",
                          hint="netstack route add default via 10.0.0.1")  # fmt: skip
     if verb == "del":
-        spec = {k: v for k, v in spec.items() if k not in ("proto", "scope", "onlink", "src")}
+        spec.pop("onlink", None)
     return verb.replace("append", "add"), spec
 
 
@@ -176,6 +170,13 @@ COMMANDS = {
         "netstack route replace 10.9.0.0/16 via 10.0.0.1 metric 5\nnetstack route del default\n"
         "netstack route get 10.0.1.1 from 10.0.0.1 iif tap0\nnetstack route -batch routes.txt",
         _arguments,
-        "The routing table of a running host, in the words of ip-route.",
+        "The routing table of a running host, in the words of ip-route.\n\n"
+        "  show [ROUTE] [table main|local|all]\n"
+        "  get ADDR [from ADDR] [iif DEVICE]\n"
+        "  add|append|change|replace|del [TYPE] PREFIX [via ADDR] [dev DEVICE] [src ADDR]\n"
+        "      [metric N] [onlink] [proto PROTO] [scope SCOPE]\n"
+        "  flush ROUTE\n\n"
+        "PREFIX is 10.9.0.0/16 or default, TYPE unicast, blackhole, unreachable or prohibit.\n"
+        "ROUTE is any of these that tells routes apart: dev tap0, via 10.0.0.1, 10.9.0.0/16.",
     ),
 }

@@ -188,12 +188,9 @@ class Inet:
                 row["gateway"] = str(route.gateway)
             if route.type in (RTN.UNICAST, RTN.LOCAL, RTN.BROADCAST):
                 row["ifindex"] = route.ifindex
-                row |= {"protocol": "kernel"} if route.is_kernel else {}
-                if route.proto != "boot":
-                    row["protocol"] = route.proto
-                follows = "host" if route.type == RTN.LOCAL else "link"
-                scope = route.scope or ("global" if int(route.gateway) else follows)
-                row |= {"scope": scope} if scope != "global" else {}
+            proto = "kernel" if route.is_kernel else route.proto
+            row |= {"protocol": proto} if proto != "boot" else {}
+            row |= {"scope": route.reach} if route.reach != "global" else {}
             if int(route.prefsrc):
                 row["prefsrc"] = str(route.prefsrc)
             if route.metric:

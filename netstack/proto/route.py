@@ -60,6 +60,13 @@ class Route:
     proto: str = "boot"  # who made it: a word for people
     scope: str = ""  # "" for what follows: global with a gateway, link without
 
+    @property
+    def reach(self) -> str:
+        """Name the scope, given or what follows."""
+        follows = "host" if self.type == RTN.LOCAL else "link"
+        has_link = self.type in (RTN.UNICAST, RTN.LOCAL, RTN.BROADCAST)
+        return self.scope or (follows if has_link and not int(self.gateway) else "global")
+
     def row(self) -> tuple[int, int, int, int, int, int]:
         """Give the row as ``Fib.publish`` takes it."""
         return (

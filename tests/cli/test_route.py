@@ -91,9 +91,62 @@ def test_get_asks_for_what_came_in(it, netstack, good):
     assert it.host.net.mib(mib.IpForwDatagrams) == 0
 
 
+@pytest.fixture
+def various(it, good):
+    """Give a host four routes that differ in what ip-route can be asked for."""
+    for line in (
+        "10.1.0.0/16 via 10.0.0.1",
+        "10.2.0.0/16 via 10.0.0.1 proto static",
+        "10.3.0.0/16 dev tap0 proto static metric 5 src 10.0.0.2",
+        "blackhole 10.4.0.0/16 proto static",
+    ):
+        good("route", "add", *line.split())
+    return it
+
+
+def test_of_several_hosts_the_one_whose_device_is_named_is_meant(it, serve, good, refused):
+    serve(it.host, "tap1")
+    assert "NIC statistics" in good("ethtool", "-S", "tap0")
+    good("route", "add", "10.9.0.0/16", "dev", "tap0")
+    assert "2 hosts are running" in refused("route")
+    assert "2 hosts are running" in refused("neigh", "show", "tap1", "dev", "tap0")
+
+
+CHOICES = {  # as iproute2 6.1 chooses among the same routes on Linux 6.18
+    "proto static": ["10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16"],
+    "proto boot": ["10.1.0.0/16"],
+    "scope link": ["10.3.0.0/16"],
+    "scope global": ["10.1.0.0/16", "10.2.0.0/16", "10.4.0.0/16"],
+    "metric 5": ["10.3.0.0/16"],
+    "src 10.0.0.2": ["10.3.0.0/16"],
+    "via 10.0.0.1": ["10.1.0.0/16", "10.2.0.0/16"],
+    "type blackhole": ["10.4.0.0/16"],
+    "type unicast": ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"],
+}
+
+
+@pytest.mark.parametrize("words", CHOICES)
+def test_what_describes_routes_chooses_among_them(various, good, words):
+    rows = good("route", "show", *words.split(), "--json")
+    assert [row["dst"] for row in rows if row.get("protocol") != "kernel"] == CHOICES[words]
+    good("route", "flush", *words.split())
+    left = {row["dst"] for row in good("route", "--json")}
+    assert left == {f"10.{n}.0.0/16" for n in range(1, 5)} - {*CHOICES[words]} | {"10.0.0.0/24"}
+
+
+@pytest.mark.parametrize("words", ["proto boot", "scope link", "src 10.0.0.9", "metric 3"])
+def test_a_route_is_deleted_only_as_it_is(various, good, refused, words):
+    assert "No such process" in refused("route", "del", "10.2.0.0/16", *words.split())
+    good("route", "del", "10.2.0.0/16", "proto", "static")
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
+        ("add blackhole 10.0.0.0/8 via 10.0.0.1", "can not be specified for this route type"),
+        ("add prohibit 10.0.0.0/8 dev tap0", "can not be specified for this route type"),
+        ("show via foo", "any valid address is expected"),
+        ("show proto foo", "proto"),
         ("add 1.0.0.0/8 via 10.0.0.2", "invalid gateway"),
         ("add 1.0.0.0/8 via 10.0.0.255", "invalid gateway"),
         ("add 1.0.0.0/8 via 77.0.0.1 onlink", "Device is required for onlink"),
