@@ -93,10 +93,8 @@ def proc(it: Running, paths: list[str] | None = None) -> dict[str, str]:
 
 
 def set_proc(it: Running, values: dict[str, str]) -> dict[str, str]:
-    """Write files below /proc, one after the other; what they say then."""
-    for path, text in values.items():
-        procfs.write(it.host, path, text)
-    return proc(it, list(values))
+    """Write files below /proc: all of them, or none when one is refused; what they say then."""
+    return _write_all(it, procfs, values)
 
 
 def proc_names(it: Running) -> list[str]:
@@ -147,18 +145,22 @@ def sys_names(it: Running) -> list[str]:
 
 
 def set_sys(it: Running, values: dict[str, str]) -> dict[str, str]:
-    """Write files below /sys: all of them, or none when one is refused."""
-    before = {path: sysfs.read(it.host, path) for path in values}
+    """Write files below /sys: all of them, or none when one is refused; what they say then."""
+    return _write_all(it, sysfs, values)
+
+
+def _write_all(it: Running, tree: Any, values: dict[str, str]) -> dict[str, str]:
+    before = {path: tree.read(it.host, path) for path in values}
     done: list[str] = []
     try:
         for path, text in values.items():
-            sysfs.write(it.host, path, text)
+            tree.write(it.host, path, text)
             done.append(path)
     except (ValueError, OSError):
         for path in done:
-            sysfs.write(it.host, path, before[path])
+            tree.write(it.host, path, before[path])
         raise
-    return sys(it, list(values))
+    return {path: tree.read(it.host, path) for path in values}
 
 
 def _nics(it: Running) -> list[str]:

@@ -267,13 +267,16 @@ def find(name: str) -> Tunable:
     try:
         return _BY_NAME[key]
     except KeyError:
-        near = get_close_matches(key, _BY_NAME, n=3, cutoff=0.5)
-        near += [k for k in _BY_NAME if key and key in k and k not in near]
-        best = list(dict.fromkeys(_BY_NAME[k].key for k in near))[:3]
-        raise UsageError(
-            f"there is no tunable {name!r}",
-            hint="\n".join(f"netstack sysctl {k}" for k in best) or "netstack sysctl -a",
-        ) from None
+        raise _unknown(name, key, _BY_NAME) from None
+
+
+def _unknown(name: str, key: str, known: Mapping[str, Tunable]) -> UsageError:
+    """Make the error that names what is nearest to a key."""
+    near = get_close_matches(key, known, n=3, cutoff=0.5)
+    near += [k for k in known if key and key in k and k not in near]
+    best = list(dict.fromkeys(known[k].key for k in near))[:3]
+    ways = "\n".join(f"netstack sysctl {k}" for k in best) or "netstack sysctl -a"
+    return UsageError(f"there is no tunable {name!r}", hint=ways)
 
 
 class Config(Mapping[str, Value]):
@@ -311,6 +314,8 @@ class Config(Mapping[str, Value]):
         """Return the row of a name, as ``find``, or of a device's own setting."""
         key = name.strip().removeprefix("/proc/sys/")
         row = self._devices.get(key) or self._devices.get(key.replace("/", "."))
+        if row is None and key.startswith(config_devices.PREFIX) and key not in _BY_NAME:
+            raise _unknown(name, key, self._devices | _BY_NAME)
         return row or find(name)
 
     def rows(self) -> list[Tunable]:
@@ -334,7 +339,7 @@ class Config(Mapping[str, Value]):
             value = cpumask.parse(
                 value, self._net.cpus, row.key, f"netstack sysctl {row.key}=1"
             )
-        values = self._check(row, _parse(row, value))
+        values = self._check(row, self._parse(row, value))
         if row.key in self._actions:
             values = (self._actions[row.key](values[0]),)
         self._store(row, values)
@@ -381,7 +386,7 @@ class Config(Mapping[str, Value]):
         if row.form == "power of 2" and values[0] & (values[0] - 1):
             inside = False
         if not inside or (list(values) != sorted(values) and values != row.default):
-            raise _refused(row, values)
+            raise self._refused(row, values)
         for low, high in _ORDERED:
             now = {low: self._first(low), high: self._first(high)}
             then = now | {row.key: values[0]}
@@ -391,6 +396,29 @@ class Config(Mapping[str, Value]):
                     hint=f"netstack sysctl {row.key}={now[low if row.key == high else high]}",
                 )
         return values
+
+    def _parse(self, row: Tunable, value: object) -> tuple[int, ...]:
+        parts = value.split() if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            parts = (parts,)
+        if len(parts) != len(row.fields):
+            raise self._refused(row, value)
+        try:
+            return tuple(int(p, 0) if isinstance(p, str) else _whole(p) for p in parts)
+        except ValueError:
+            raise self._refused(row, value) from None
+
+    def _refused(self, row: Tunable, value: object) -> UsageError:
+        if isinstance(value, (list, tuple)):
+            value = " ".join(map(str, value))
+        values = [f"{d or row.low}" for d in row.default]
+        if len(values) > 1 and not any(row.default):  # it depends on the size of the host
+            values = self.text(row.key).split()
+        example = values[0] if len(values) == 1 else f"'{' '.join(values)}'"
+        return UsageError(
+            f"{row.key} = {value} is refused; allowed: {row.range}",
+            hint=f"netstack sysctl {row.key}={example}",
+        )
 
     def _first(self, key: str) -> int:
         row = _BY_NAME[key]
@@ -405,30 +433,7 @@ class Config(Mapping[str, Value]):
             self._net.set(which, value * row.scale)
 
 
-def _parse(row: Tunable, value: object) -> tuple[int, ...]:
-    parts = value.split() if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple)):
-        parts = (parts,)
-    if len(parts) != len(row.fields):
-        raise _refused(row, value)
-    try:
-        return tuple(int(p, 0) if isinstance(p, str) else _whole(p) for p in parts)
-    except ValueError:
-        raise _refused(row, value) from None
-
-
 def _whole(value: object) -> int:
     if isinstance(value, int):  # a bool as well
         return int(value)
     raise ValueError
-
-
-def _refused(row: Tunable, value: object) -> UsageError:
-    if isinstance(value, (list, tuple)):
-        value = " ".join(map(str, value))
-    values = [f"{d or row.low}" for d in row.default]
-    example = values[0] if len(values) == 1 else f"'{' '.join(values)}'"
-    return UsageError(
-        f"{row.key} = {value} is refused; allowed: {row.range}",
-        hint=f"netstack sysctl {row.key}={example}",
-    )

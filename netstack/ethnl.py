@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from netstack._net import netif_features
-from netstack.errors import UsageError, oserror
+from netstack.errors import UsageError, hint_of, oserror
 
 Nic = Any  # a driver
 Values = Mapping[str, Any]
@@ -202,14 +202,22 @@ def set_ring(device: str, nic: Nic, values: Values) -> None:
     """``-G``."""
     change = _method(device, nic, "set_ring", "ring parameters")
     _only(values, ("rx", "tx"), ("rx-mini", "rx-jumbo"), f"netstack ethtool -G {device} rx 512")
-    change(**{name: _number(name, value) for name, value in values.items()})
+    way = f"netstack ethtool -G {device}"
+    sizes = {name: _number(name, value, f"{way} {name} 512") for name, value in values.items()}
+    try:
+        change(**sizes)
+    except UsageError as error:  # its hint is the option of `netstack up`
+        name = str(error).partition(" ")[0]
+        hint = hint_of(error).replace("--ring", f"{way} {name}")
+        raise UsageError(str(error), hint=hint) from None
 
 
 def set_coalesce(device: str, nic: Nic, values: Values) -> None:
     """``-C``."""
     change = _method(device, nic, "set_coalesce", "coalesce parameters")
-    _only(values, ("rx-usecs",), COALESCE, f"netstack ethtool -C {device} rx-usecs 3")
-    change(_number("rx-usecs", values["rx-usecs"]))
+    hint = f"netstack ethtool -C {device} rx-usecs 3"
+    _only(values, ("rx-usecs",), COALESCE, hint)
+    change(_number("rx-usecs", values["rx-usecs"], hint))
 
 
 def _only(values: Values, known: tuple[str, ...], other: Any, hint: str) -> None:
@@ -227,11 +235,11 @@ def _only(values: Values, known: tuple[str, ...], other: Any, hint: str) -> None
         raise UsageError(f"nothing to set; allowed: {' '.join(known)}", hint=hint)
 
 
-def _number(name: str, value: Any) -> int:
+def _number(name: str, value: Any, hint: str) -> int:
     try:
         return int(value, 0) if isinstance(value, str) else int(value)
     except ValueError:
-        raise UsageError(f"{name} {value}: not a number", hint=f"{name} 256") from None
+        raise UsageError(f"{name} {value}: not a number", hint=hint) from None
 
 
 def set_features(device: str, nic: Nic, values: Values) -> None:
@@ -287,12 +295,10 @@ def set_channels(device: str, nic: Nic, values: Values) -> None:
     have = show_channels(device, nic)
     hint = f"netstack ethtool -L {device} combined {have['combined-max']}"
     _only(values, ("combined",), ("rx", "tx", "other"), hint)
-    count = _number("combined", values["combined"])
-    if not 1 <= count <= have["combined-max"]:
-        most = have["combined-max"]
-        message = (
-            f"requested channel count exceeds maximum: combined {count}, allowed 1 to {most}"
-        )
+    count, most = _number("combined", values["combined"], hint), have["combined-max"]
+    if not 1 <= count <= most:
+        why = "exceeds maximum" if count > most else "is too small"
+        message = f"requested channel count {why}: combined {count}, allowed 1 to {most}"
         raise oserror(errno.EINVAL, message, hint=hint)
     if count != have["combined"]:
         nic.set_channels(count)
@@ -307,10 +313,15 @@ def set_rxfh(device: str, nic: Nic, values: Values) -> None:
     if values.get("hfunc", "toeplitz") != "toeplitz":
         message = f"hfunc {values['hfunc']}: Operation not supported; allowed: toeplitz"
         raise oserror(errno.EOPNOTSUPP, message, hint=f"netstack ethtool -X {device} default")
-    weights = [_number("weight", each) for each in values.get("weight", ())]
-    if values.get("equal") is not None:
-        weights = [1] * _number("equal", values["equal"])
-    if weights or "equal" in values:
+    tables = [name for name in ("equal", "weight", "default") if name in values]
+    if len(tables) > 1:
+        message = f"{' and '.join(tables)} are mutually exclusive"
+        raise UsageError(message, hint=f"netstack ethtool -X {device} {tables[0]} ...")
+    hint = f"netstack ethtool -X {device} equal {rss['rings']}"
+    weights = [_number("weight", each, hint) for each in values.get("weight", ())]
+    if "equal" in values:
+        weights = [1] * _number("equal", values["equal"], hint)
+    if "weight" in values or "equal" in values:
         new["indirection"] = _spread(device, weights, rss["rings"])
     if values.get("default"):
         new["indirection"] = [i * rss["rings"] // INDIRECTION for i in range(INDIRECTION)]
@@ -321,8 +332,12 @@ def set_rxfh(device: str, nic: Nic, values: Values) -> None:
 def _spread(device: str, weights: list[int], rings: int) -> list[int]:
     """Make the table that ethtool makes of weights: equal ones go round, others get their share in a row."""
     if not any(weights) or min(weights) < 0 or len(weights) > rings:
-        message = f"Cannot set RX flow hash configuration: {device} has {rings} RX ring(s)"
-        raise oserror(errno.EINVAL, message, hint=f"netstack ethtool -X {device} default")
+        given = " ".join(map(str, weights)) or "nothing"
+        message = (
+            f"Cannot set RX flow hash configuration: {device} has {rings} RX ring(s); "
+            f"allowed: up to {rings} weights of 0 or more, not all 0, instead of {given}"
+        )
+        raise oserror(errno.EINVAL, message, hint=f"netstack ethtool -X {device} equal {rings}")
     if set(weights) == {1}:
         return [i % len(weights) for i in range(INDIRECTION)]
     table: list[int] = []

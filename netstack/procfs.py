@@ -304,10 +304,14 @@ def write(host: Host, path: str, text: str) -> None:
     if not name.startswith("irq/") or not name.endswith(
         ("/smp_affinity", "/smp_affinity_list")
     ):
+        tunable = name.removeprefix("sys/").replace("/", ".") if name.startswith("sys/") else ""
+        way = f"proc {next(iter(_affinities(host)), 'interrupts')}=1"
         raise oserror(
             errno.EACCES,
             f"{path} can't be written; irq/N/smp_affinity can, and sysctls by netstack sysctl",
-            hint=f"netstack proc {next(iter(_affinities(host)), 'interrupts')}=1",
+            hint=f"netstack sysctl {tunable}={before.strip()}"
+            if tunable
+            else f"netstack {way}",
         )
     hint = f"netstack proc {path}={before.strip()}"
     if name.endswith("_list"):
@@ -315,6 +319,11 @@ def write(host: Host, path: str, text: str) -> None:
     else:
         mask = cpumask.parse(text, len(host.softnet()), path, hint)
         cpus = {cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1}
+    if not cpus & set(range(len(host.softnet()))):
+        message = (
+            f"{path} = {text!r} is refused: it names none of the {len(host.softnet())} CPUs"
+        )
+        raise oserror(errno.EINVAL, message, hint=hint)
     host.set_smp_affinity(int(name.split("/")[1]), cpus)
 
 

@@ -104,7 +104,9 @@ def link_set(host: Host, dev: str, changes: dict[str, Any]) -> None:
         _set_up(host, device, up=changes["up"])
 
 
-def parse_mac(text: str) -> bytes:
+def parse_mac(
+    text: str, hint: str = "netstack link set tap0 address 02:00:00:00:00:02"
+) -> bytes:
     try:
         octets = bytes.fromhex(text.replace(":", ""))
     except ValueError:
@@ -113,7 +115,7 @@ def parse_mac(text: str) -> bytes:
         raise oserror(
             errno.EADDRNOTAVAIL,
             f"Cannot assign requested address {text!r}: six octets, not a multicast one",
-            hint="netstack link set tap0 address 02:00:00:00:00:02",
+            hint=hint,
         )
     return octets
 
@@ -202,6 +204,9 @@ def addr_change(host: Host, verb: str, dev: str, address: str, brd: str | None =
         raise oserror(errno.EEXIST, f"ipv4: Address already assigned: {have}", hint=hint)
     if not is_there and verb == "change":
         raise oserror(errno.EADDRNOTAVAIL, f"ipv4: Address not found: {have}", hint=hint)
+    if not int(have.ip):  # Linux says yes to it, and does nothing
+        message = f"any valid address is expected rather than {have}: it means no address"
+        raise oserror(errno.EINVAL, message, hint=f"netstack addr add 10.0.0.9/24 dev {dev}")
     if not is_there:
         routes.add_address(device.ifindex, have)
         device.addresses[:] = routes.addresses[device.ifindex]

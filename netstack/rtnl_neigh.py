@@ -61,7 +61,9 @@ def _state(text: str) -> int:
 
 def neigh_change(host: Host, verb: str, address: str, spec: Row) -> None:
     """``ip neigh add|change|replace|del ADDRESS dev DEV lladdr MAC nud STATE``."""
-    device, key = device_of(host, spec.get("dev", "")), int(parse_address(address))
+    device = device_of(host, spec.get("dev", ""))
+    key = int(parse_address(address, f"netstack neigh {verb} 10.0.0.9 dev {device.name}"))
+    way = f"netstack neigh {verb} {address} dev {device.name}"
     table, ifindex = host.inet.neigh, device.ifindex
     hint = f"netstack neigh show dev {device.name}"
     is_there = table.lookup(ifindex, key) is not None
@@ -72,9 +74,8 @@ def neigh_change(host: Host, verb: str, address: str, spec: Row) -> None:
         return
     if "lladdr" not in spec:
         message = f"Invalid argument: {address} wants lladdr MAC"
-        raise oserror(errno.EINVAL, message, hint=f"netstack neigh {verb} {address} dev "
-                      f"{device.name} lladdr 02:00:00:00:00:09")  # fmt: skip
-    mac = parse_mac(spec["lladdr"])
+        raise oserror(errno.EINVAL, message, hint=f"{way} lladdr 02:00:00:00:00:09")
+    mac = parse_mac(spec["lladdr"], f"{way} lladdr 02:00:00:00:00:09")
     state = _state(spec.get("nud", "permanent"))
     if state not in (nud.NUD_PERMANENT, nud.NUD_REACHABLE, nud.NUD_STALE, nud.NUD_NOARP):
         message = f"nud {spec['nud']} can't be set; allowed: permanent noarp reachable stale"

@@ -40,12 +40,14 @@ def parse_prefix(text: str) -> IPv4Network:
         ) from None
 
 
-def parse_address(text: str) -> IPv4Address:
+def parse_address(
+    text: str, hint: str = "netstack route add default via 10.0.0.1"
+) -> IPv4Address:
     try:
         return IPv4Address(text)
     except ValueError:
         message = f"any valid address is expected rather than {text!r}"
-        raise UsageError(message, hint="netstack route add default via 10.0.0.1") from None
+        raise UsageError(message, hint=hint) from None
 
 
 def _word(spec: Row, key: str, known: tuple[str, ...], default: str) -> str:
@@ -232,7 +234,7 @@ def route_get(
 ) -> list[Row]:
     """``ip -j route get``: the way that a packet of ours would take, or with ``iif`` one that came in."""
     saddr = int(parse_address(source)) if source else 0
-    daddr = int(parse_address(address))
+    daddr = int(parse_address(address, "netstack route get 10.0.0.1"))
     routes = host.inet.routes
     way: OutputRoute | InputRoute
     if iif is None:

@@ -75,7 +75,12 @@ def write(host: Host, path: str, text: str) -> None:
         host.config["class.net." + name] = text
         return
     if not name.startswith("queues/"):
-        raise oserror(errno.EACCES, f"{full} can only be read", hint=f"netstack sys {full}")
+        way = (
+            f"link set {device.name} {name} ..."
+            if name in ("mtu", "address")
+            else f"sys {full}"
+        )
+        raise oserror(errno.EACCES, f"{full} can only be read", hint=f"netstack {way}")
     queue, what = _queue(name)
     if what == "rps_cpus":
         mask = cpumask.parse(text, host.net.cpus, full, f"netstack sys {full}=1")

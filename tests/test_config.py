@@ -90,6 +90,22 @@ def test_udp_mem_is_in_pages_outside_and_in_bytes_inside(config):
     assert config.udp_mem_pressure == 20 * PAGE_SIZE
 
 
+def test_a_refused_udp_mem_is_shown_one_that_leaves_the_host_its_memory(config):
+    with pytest.raises(UsageError) as refused:
+        config["net.ipv4.udp_mem"] = "1 2"
+    low, pressure, high = config.udp_mem
+    assert hint_of(refused.value).endswith(f"net.ipv4.udp_mem='{low} {pressure} {high}'")
+    assert low
+
+
+def test_a_devices_setting_that_is_not_there_is_shown_its_neighbours(config):
+    config.add_device("tap0", 1)
+    for name in ("net.ipv4.conf.tap0.forwardin", "net.ipv4.conf.tap9.forwarding"):
+        with pytest.raises(UsageError, match="there is no tunable") as refused:
+            config.find(name)
+        assert "netstack sysctl net.ipv4.conf.tap0.forwarding" in hint_of(refused.value)
+
+
 def test_udp_mem_of_a_host_without_memory_is_still_valid():
     low, pressure, high = Config(Net(1), udp_memory=0).udp_mem
     assert 0 <= low <= pressure <= high

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from netstack import ethnl
-from netstack.errors import hint_of
+from netstack.errors import UsageError, hint_of
 from tests.frames import OUR_IP, udp
 from tests.memory_host import memory_host
 
@@ -114,6 +114,12 @@ def test_the_key(it):
 REFUSED = [
     ("ring", {"rx": "5"}, "rx 5: a ring has 64 to 4096 descriptors"),
     ("ring", {"rx": "many"}, "rx many: not a number"),
+    ("coalesce", {"rx-usecs": "few"}, "rx-usecs few: not a number"),
+    ("channels", {"combined": "0"}, "requested channel count is too small: combined 0"),
+    ("rxfh", {"weight": []}, "instead of nothing"),
+    ("rxfh", {"weight": ["0"]}, "not all 0"),
+    ("rxfh", {"equal": "x"}, "equal x: not a number"),
+    ("rxfh", {"equal": "1", "default": True}, "equal and default are mutually exclusive"),
     ("ring", {"rx-mini": "64"}, "cannot modify an unsupported parameter: rx-mini"),
     ("ring", {"tx": "512", "size": "1"}, "unknown parameter 'size'"),
     ("ring", {}, "nothing to set"),
@@ -145,6 +151,24 @@ def test_what_can_not_be_is_refused_with_what_can_and_changes_nothing(
         change(it, what, **values)
     assert hint_of(info.value)
     assert {name: shown(it, name) for name in before} == before
+
+
+MISTAKES = [
+    ("ring", {"tx": "63"}, "-G tap0 tx 64"),
+    ("ring", {"rx": "many"}, "-G tap0 rx 512"),
+    ("coalesce", {"rx-usecs": "few"}, "-C tap0 rx-usecs 3"),
+    ("channels", {"combined": "x"}, "-L tap0 combined 8"),
+    ("rxfh", {"equal": "x"}, "-X tap0 equal 1"),
+]
+
+
+@pytest.mark.parametrize(("what", "values", "way"), MISTAKES)
+def test_what_is_to_be_typed_instead_works(it, what, values, way):
+    with pytest.raises(UsageError) as info:
+        change(it, what, **values)
+    assert hint_of(info.value) == f"netstack ethtool {way}"
+    name, value = way.split()[2:]
+    change(it, what, **{name: value})
 
 
 def test_loopback_has_none_of_it(it):

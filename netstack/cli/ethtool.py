@@ -37,23 +37,34 @@ OPTIONS = (
     ("-N", "--config-nfc", "set rxnfc", "rx-flow-hash udp4 sdfn: hash UDP's ports too"),
     ("-t", "--test", "test", "test registers, interrupts, loopback, link; online: link only"),
 )
+WHAT = " ".join(option[0] for option in OPTIONS)
+SETTINGS = {  # an example of each
+    "ring": "-G tap0 rx 512",
+    "coalesce": "-C tap0 rx-usecs 50",
+    "features": "-K tap0 gro off",
+    "channels": "-L tap0 combined 2",
+    "rxfh": "-X tap0 default",
+}
 
 
 def _arguments(parser: Parser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     for short, long, value, text in OPTIONS:
         what.add_argument(
             short, long, dest="what", action="store_const", const=value, help=text
         )
-    parser.add_argument("device", metavar="DEVICE", help="the interface: tap0")
+    parser.add_argument("device", nargs="?", metavar="DEVICE", help="the interface: tap0")
     parser.add_argument("words", nargs="*", metavar="NAME VALUE", help="what to set")
 
 
 def ethtool(args: Namespace) -> int:
     """Ask the driver and print the answer, or set what is named."""
+    if args.what is None or args.device is None:
+        lacking = f"say what is asked: {WHAT}" if args.what is None else "say which DEVICE"
+        raise UsageError(lacking, hint="netstack ethtool -S tap0\nnetstack ethtool --help")
     setter, _, name = args.what.rpartition(" ")
     if setter:
-        values = PAIRS.get(name, _pairs)(args.words)
+        values = PAIRS[name](args.words) if name in PAIRS else _pairs(args.words, name)
         ask(args, "ethtool_set", device=args.device, what=name, values=values)
         return 0
     asked = {"device": args.device, "what": name, "options": _options(name, args.words)}
@@ -80,10 +91,11 @@ def _options(name: str, words: list[str]) -> dict[str, Any]:
     raise UsageError(f"{' '.join(words)!r} asks nothing", hint="netstack ethtool --help")
 
 
-def _pairs(words: list[str]) -> dict[str, str]:
+def _pairs(words: list[str], what: str) -> dict[str, str]:
     if len(words) % 2 or not words:
         given = " ".join(words) or "nothing"
-        raise UsageError(f"{given}: give NAME VALUE", hint="netstack ethtool -G tap0 rx 512")
+        hint = f"netstack ethtool {SETTINGS[what]}"
+        raise UsageError(f"{given}: give NAME VALUE", hint=hint)
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -97,7 +109,7 @@ def _rxfh_words(words: list[str]) -> dict[str, Any]:
             values["default"] = True
         elif name == "weight":
             values["weight"] = []
-            while left and left[0].isdigit():
+            while left and left[0].lstrip("-").isdigit():
                 values["weight"].append(left.pop(0))
         elif name in ("equal", "hkey", "hfunc") and left:
             values[name] = left.pop(0)
@@ -105,7 +117,7 @@ def _rxfh_words(words: list[str]) -> dict[str, Any]:
             allowed = "equal N, weight W..., default, hkey KEY, hfunc toeplitz"
             message = f"{name!r} can't be set; allowed: {allowed}"
             raise UsageError(message, hint="netstack ethtool -X tap0 default")
-    return values or _pairs(words)
+    return values or _pairs(words, "rxfh")
 
 
 def _rxnfc_words(words: list[str]) -> dict[str, str]:

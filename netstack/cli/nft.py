@@ -9,7 +9,7 @@ from netstack.cli.command import Command, Namespace, Parser, ask, print_json
 
 def _arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("words", nargs="+", metavar="WORD", help="list ruleset, add rule ip filter input ...")
+    add("words", nargs="*", metavar="WORD", help="list ruleset, add rule ip filter input ...")
     add("-a", "--handle", action="store_true", help="show the handles of rules")
     add("-j", dest="json", action="store_true", help="the same as --json")
 

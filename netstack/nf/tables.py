@@ -32,6 +32,11 @@ CHAINS = {
     ("ip", "filter", "postrouting"): 4,
     ("netdev", "filter", "ingress"): 5,
 }
+COMMANDS = (
+    ("list", "ruleset"), ("list", "table"), ("list", "chain"), ("add", "rule"),
+    ("insert", "rule"), ("replace", "rule"), ("delete", "rule"), ("add", "chain"),
+    ("flush", "chain"), ("flush", "table"), ("flush", "ruleset"),
+)  # fmt: skip
 VERDICTS = {"accept": NF_ACCEPT, "drop": NF_DROP, "continue": NFT_CONTINUE, "reject": NF_REJECT}
 REJECTABLE = ("prerouting", "input", "forward", "output")
 EXAMPLE = "netstack nft add rule ip filter input udp dport 53 counter drop"
@@ -98,9 +103,13 @@ class Tables:
         verb = words[0] if words else ""
         what = words[1] if len(words) > 1 else ""
         handler = getattr(self, f"_{verb}_{what}", None)
-        if handler is None:
+        if (verb, what) not in COMMANDS or handler is None:
             given = " ".join(words[:2]) or "nothing"
-            raise UsageError(f"syntax error: {given!r} is not what nft can do here", hint=WAYS)
+            allowed = ", ".join(" ".join(each) for each in COMMANDS)
+            raise UsageError(
+                f"syntax error: {given!r} is not what nft can do here; allowed: {allowed}",
+                hint=WAYS,
+            )
         return handler(words[2:])  # type: ignore[no-any-return]
 
     def add_rules(self, lines: Iterable[str]) -> None:
@@ -207,7 +216,7 @@ class Tables:
     # ---- words
 
     def _table(self, rest: list[str]) -> tuple[str, str]:
-        words = rest if rest and rest[0] in ("ip", "netdev", "inet", "arp") else ["ip", *rest]
+        words = _with_family(rest)
         if tuple(words) not in {key[:2] for key in CHAINS}:
             message = f"No such file or directory: table {' '.join(words)}"
             raise oserror(errno.ENOENT, message, hint="netstack nft list table ip filter")
@@ -215,12 +224,15 @@ class Tables:
 
     def _chain(self, rest: list[str]) -> tuple[Chain, list[str]]:
         """Find a chain by family (ip), table and name; give the words behind them too."""
-        words = rest if rest and rest[0] in ("ip", "netdev", "inet", "arp") else ["ip", *rest]
+        words = _with_family(rest)
         family, table, name = [*words[:3], "", ""][:3]
         chain = self.chains.get((family, table, name))
         if chain is None:
             known = "\n".join(f"netstack nft list chain {' '.join(key)}" for key in CHAINS)
-            message = f"No such file or directory: chain {' '.join(words[:3])}"
+            given = (
+                " ".join(words[:3]) if rest else "FAMILY TABLE CHAIN wanted, as ip filter input"
+            )
+            message = f"No such file or directory: chain {given}"
             raise oserror(errno.ENOENT, message, hint=known)
         return chain, words[3:]
 
@@ -290,6 +302,12 @@ def is_by_flow(insns: bytes) -> bool:
         if kind in (0x00, 0x01) and mode == 0x80:  # the length
             return False
     return True
+
+
+def _with_family(words: list[str]) -> list[str]:
+    """Put the family in front that nft takes when none is named."""
+    families = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+    return words if words and words[0] in families else ["ip", *words]
 
 
 def _is_used(chain: Chain) -> bool:

@@ -206,6 +206,7 @@ addr add 10.0.0.2/24 dev tap0 | Address already assigned
 addr del 10.7.7.7/24 dev tap0 | Address not found
 addr change 10.7.7.7/24 dev tap0 | Address not found
 addr add 300.1.1.1 dev tap0 | any valid prefix is expected
+addr add 0.0.0.0/0 dev tap0 | it means no address
 addr add 1.1.1.1/24 dev nope | Cannot find device
 addr add 1.1.1.1/24 | "dev" argument and the address are required
 addr add 1.1.1.1/24 dev tap0 brd 9.9.9.9 | the broadcast address of

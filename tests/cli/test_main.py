@@ -108,7 +108,6 @@ def test_a_host_is_found_by_name_before_and_after_the_command(host, serve, good,
     assert "no host named tap9" in refused("-i", "tap9", "ledger")
 
 
-
 def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run(
         f"set -o pipefail; {sys.executable} -m netstack --help | true",

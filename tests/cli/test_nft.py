@@ -61,3 +61,16 @@ def test_what_a_listing_says_can_be_given_again(it, good):
 )
 def test_what_can_not_be_is_refused(it, refused, words):
     refused("nft", *words.split())
+
+
+@pytest.mark.parametrize("words", ["", "list", "list tables", "_class _", "is by_flow"])
+def test_what_nft_can_do_here_is_said(it, refused, words):
+    error = refused("nft", *words.split())
+    assert "allowed: list ruleset, list table, list chain, add rule" in error
+
+
+@pytest.mark.parametrize("where", ["ip6 filter input", "ip nat input", "inet filter input"])
+def test_a_chain_that_is_not_there_is_named_as_it_was_given(it, refused, where):
+    error = refused("nft", "add", "rule", *where.split(), "drop")
+    assert f"chain {where}\n" in error
+    assert "FAMILY TABLE CHAIN" in refused("nft", "add", "rule")

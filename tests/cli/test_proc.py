@@ -1,6 +1,10 @@
 """``proc``, ``sys`` and ``sysctl``."""
 
+import pytest
+
 from netstack import procfs, sysfs
+from netstack.errors import hint_of
+from tests.memory_host import memory_host
 
 
 def test_proc_prints_files_and_lists_them(host, good):
@@ -24,6 +28,26 @@ def test_an_unknown_file_and_an_unwritable_place_are_refused(host, refused, tmp_
     assert "try: netstack proc net/snmp" in refused("proc", "net/snmpp")
     (tmp_path / "file").write_text("")
     assert "can't be written" in refused("proc", "--root", tmp_path / "file")
+
+
+def test_what_can_only_be_read_says_what_sets_it(host, refused):
+    error = refused("proc", "sys/net/core/netdev_budget=50")
+    assert "try: netstack sysctl net.core.netdev_budget=300" in error
+    assert "smp_affinity can" in refused("proc", "net/snmp=1")
+    with memory_host() as it:
+        with pytest.raises(PermissionError) as refusal:
+            sysfs.write(it.host, "class/net/tap0/mtu", "900")
+        assert hint_of(refusal.value) == "netstack link set tap0 mtu ..."
+
+
+def test_files_are_written_all_or_none(serve, good, refused):
+    with memory_host(cpus=2) as it:
+        serve(it.host)
+        line = "irq/24/smp_affinity"
+        before = good("proc", line)
+        for wrong in ("irq/25/smp_affinity=0", "irq/25/smp_affinity=4", "net/snmp=1"):
+            refused("proc", f"{line}={3 - int(before)}", wrong)
+            assert good("proc", line) == before
 
 
 def test_sysctl_shows_and_sets(host, good):

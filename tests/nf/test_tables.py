@@ -249,7 +249,7 @@ REFUSED = [
     ("", "nothing"),
     ("list everything", "list everything"),
     ("add rule ip filter nope counter", "chain ip filter nope"),
-    ("add rule ip6 filter input counter", "chain ip ip6"),
+    ("add rule ip6 filter input counter", "chain ip6 filter input"),
     ("add rule ip filter input", "a rule ends with a verdict"),
     ("add rule ip filter input udp dport 70000 drop", "0 to 65535"),
     ("add rule ip filter input udp dport domain drop", "'domain' can't be"),
