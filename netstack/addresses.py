@@ -213,6 +213,6 @@ def mac_bytes(mac: str) -> bytes:
     if len(octets) != 6 or octets[0] & 1 or not any(octets):
         raise UsageError(
             f"{mac!r} is not the MAC address of a NIC: six octets, not a multicast one",
-            hint="02:00:00:00:00:02",
+            hint="--mac 02:00:00:00:00:02",
         )
     return octets

@@ -83,23 +83,35 @@ def json_line(now: Sample, before: Sample) -> str:
     )
 
 
-def table_lines(title: str, now: Sample, before: Sample, height: int = 24) -> list[str]:
-    """Return the table: what came and went, drops by reason, queues that are not empty."""
+def table_lines(
+    title: str, now: Sample, before: Sample, height: int = 24, width: int = 80
+) -> list[str]:
+    """Return the table: what came and went, drops by reason, queues that are not empty.
+
+    No line is longer than the terminal: one that goes on below would be drawn again elsewhere.
+    """
+    names = max(min(26, width - 1 - 12 - 16), 9)
+
+    def line(name: str, per_second: float | None, total: int, style: str = "") -> str:
+        rate = "" if per_second is None else f"{per_second:,.0f}"
+        return styled(f"{name:<{names}.{names}}{rate:>12}{total:>16,}", style)
+
+    def styled(text: str, style: str) -> str:
+        return f"{style}{text[: width - 1]}{RESET}" if style else text[: width - 1]
+
     rate = rates(now, before)
-    lines = [f"{BOLD}{title}{RESET}", f"{DIM}{'frames':<26}{'/s':>12}{'total':>16}{RESET}"]
+    lines = [styled(title, BOLD), styled(f"{'frames':<{names}}{'/s':>12}{'total':>16}", DIM)]
     for name in COLUMNS:
         total = getattr(now, name)
         if total or name in ("received", "delivered", "sent"):
-            line = f"{name:<26}{rate[name]:>12,.0f}{total:>16,}"
-            lines.append(f"{RED}{line}{RESET}" if name == "missed" else line)
-    total = sum(now.dropped.values())
-    lines.append(f"{'dropped':<26}{rate['dropped']:>12,.0f}{total:>16,}")
+            lines.append(line(name, rate[name], total, RED if name == "missed" else ""))
+    lines.append(line("dropped", rate["dropped"], sum(now.dropped.values())))
     seconds = max(now.at - before.at, 1e-9)
     for reason, count in stats.by_count(now.dropped):
         per_second = (count - before.dropped.get(reason, 0)) / seconds
-        lines.append(f"  {reason:<24}{per_second:>12,.0f}{count:>16,}")
-    lines.append(f"{'queued':<26}{'':>12}{sum(now.queued.values()):>16,}")
-    lines += [f"  {place:<24}{'':>12}{n:>16,}" for place, n in stats.by_count(now.queued)]
+        lines.append(line(f"  {reason}", per_second, count))
+    lines.append(line("queued", None, sum(now.queued.values())))
+    lines += [line(f"  {place}", None, n) for place, n in stats.by_count(now.queued)]
     return lines[: max(height - 1, 4)]
 
 
@@ -125,7 +137,8 @@ class Live:
         now, before = sample(self._host), self._before
         self._before = now
         if self.is_table:
-            self._draw(table_lines(self._title, now, before, shutil.get_terminal_size().lines))
+            size = shutil.get_terminal_size()
+            self._draw(table_lines(self._title, now, before, size.lines, size.columns))
         else:
             make = json_line if self._json else plain_line
             print(make(now, before), file=self._out, flush=True)

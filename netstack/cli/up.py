@@ -17,6 +17,7 @@ from netstack.cli.live import Live
 from netstack.commands import COMMANDS as QUESTIONS
 from netstack.commands import Running
 from netstack.control import ControlServer
+from netstack.errors import UsageError
 from netstack.signals import orderly_exit
 
 PATIENCE = 2.0  # seconds for an app to notice that its sockets are closed
@@ -39,7 +40,6 @@ def _arguments(parser: Parser) -> None:
         "--and",
         dest="more",
         nargs=argparse.REMAINDER,
-        default=[],
         metavar="TAP ...",
         help="one more device with its own --addr, --peer, --mac, --mtu, --ring, --queues, --offload; "
         "behind all else, again for a third",
@@ -69,12 +69,12 @@ def _device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _more(words: list[str]) -> list[Namespace]:
-    """Read the devices behind ``--and``."""
+def _more(words: list[str] | None) -> list[Namespace]:
+    """Read the devices behind ``--and``; None for no such word."""
     found = []
-    while words:
+    while words is not None:
         end = words.index("--and") if "--and" in words else len(words)
-        parser = Parser(prog="netstack up ... --and", add_help=False, allow_abbrev=False)
+        parser = Parser(prog="netstack up", add_help=False, allow_abbrev=False)
         parser.example = "netstack up tap0 --addr 10.0.0.2/24 --and tap1 --addr 10.0.1.2/24"
         parser.add_argument("device", metavar="TAP")
         _device_arguments(parser)
@@ -83,15 +83,24 @@ def _more(words: list[str]) -> list[Namespace]:
         if not args.addr:
             parser.error(f"{args.device} wants an address of its own: --addr 10.0.1.2/24")
         found.append(args)
-        words = words[end + 1 :]
+        words = words[end + 1 :] if end < len(words) else None
     return found
+
+
+def _servers(specs: list[str]) -> list[App]:
+    """Find the apps, each of ours once: a second one would find its port in use."""
+    servers = [apps.find(spec) for spec in specs if spec != "none"]
+    for app in servers:
+        if app.port and servers.count(app) > 1:
+            raise UsageError(f"--app {app.name} is given twice", hint=f"--app {app.name}")
+    return servers
 
 
 def up(args: Namespace) -> int:
     """Run a host until a signal or ``netstack stop``; 0 when every frame is accounted for."""
     name = check_name(args.device)
     more = _more(args.more)
-    servers = [apps.find(spec) for spec in args.app or ["echo"] if spec != "none"]
+    servers = _servers(args.app or ["echo"])
     with ExitStack() as stack:
         stack.enter_context(orderly_exit())
         in_lab = _enter_lab(name, stack)

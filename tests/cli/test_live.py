@@ -86,6 +86,10 @@ def test_table_fits_the_terminal(host):
             host.net.fates[number] = 1
     now = live.sample(host, at=1.0)
     assert len(live.table_lines("t", now, now, height=10)) == 9
+    for width in (120, 54, 40, 20):
+        lines = visible(live.table_lines("t" * 200, now, now, width=width))
+        assert max(map(len, lines)) == min(width - 1, 199)
+        assert {len(line) for line in lines[1:]} == {min(width - 1, 54)}
 
 
 def test_terminal_is_redrawn_in_place_and_left_with_its_cursor(host):

@@ -170,11 +170,20 @@ def test_the_summary_has_what_happened(run, fake):
 def test_an_unknown_app_is_refused_before_there_is_a_host(fake, refused):
     assert "try: --app echo" in refused("up", "--app", "ecko")
     assert "No module named" in refused("up", "--app", "no_such_module:serve")
+    assert "--app echo is given twice" in refused("up", "--app", "echo", "--app", "echo")
     assert not hasattr(fake, "asked")
 
 
 def test_a_number_that_is_none_is_refused(fake, refused):
     assert "invalid int value: 'big'" in refused("up", "--ring", "big")
+
+
+def test_what_stands_behind_and_is_a_device_with_an_address(fake, refused):
+    one = ("--and", "tap1", "--addr", "10.0.1.2/24")
+    for words in (("--and",), (*one, "--and"), (*one, "--and", "--addr", "10.0.2.2/24")):
+        assert "required: TAP" in refused("up", "tap0", *words)
+    assert "an address of its own" in refused("up", "tap0", "--and", "tap1")
+    assert "try: netstack up --help" in refused("up", "tap0", *one, "--cpus", "2")
     assert not hasattr(fake, "asked")
 
 
