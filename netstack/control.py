@@ -90,6 +90,7 @@ class ControlServer:
         self._idle = threading.Event()
         self._idle.set()
         self._closing = threading.Lock()
+        self._process = os.getpid()
 
     def start(self) -> None:
         """Begin to answer."""
@@ -104,7 +105,12 @@ class ControlServer:
             raise
 
     def close(self) -> None:
-        """End the thread, every connection, and the socket. Idempotent; not from a handler."""
+        """End the thread, every connection, and the socket. Idempotent; not from a handler.
+
+        In a fork of the process it does nothing: the thread and the name are the parent's.
+        """
+        if self._process != os.getpid():
+            return
         with self._closing:
             if self._wake < 0:
                 return

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
+import os
 import socket as stdlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +28,7 @@ from netstack.config import Config
 from netstack.driver._igb import Igb
 from netstack.driver._loopback import Loopback
 from netstack.driver.igb_watchdog import Watchdog
-from netstack.errors import UsageError
+from netstack.errors import UsageError, oserror
 from netstack.host_views import HostViews
 from netstack.irq._cpu import Cpu
 from netstack.kworker import KWorker, Timer
@@ -93,6 +95,7 @@ class Host(HostViews):
         self.clock = clock
         self.threads = threads
         self.closed = False
+        self._process = os.getpid()
         if not 1 <= cpus <= MAX_CPUS:
             raise UsageError(f"cpus {cpus}: a host has 1 to {MAX_CPUS}", hint="--cpus 2")
         self.at_close = contextlib.ExitStack()  # what was opened for this host only
@@ -148,13 +151,8 @@ class Host(HostViews):
         vectors go round the CPUs from that one on. Raises ValueError for an impossible name, address,
         mtu, ring, CPU or number of queues; nothing is left then.
         """
-        check_name(name)
+        self._check_free(wire, name)
         check_mtu(mtu)
-        if any(device.name == name for device in self.devices):
-            raise UsageError(
-                f"host {self.name} has a device {name} already",
-                hint=f"add_nic(wire, {name + '1'!r})",
-            )
         if not 0 <= cpu < len(self.cpus):
             raise UsageError(
                 f"cpu {cpu}: host {self.name} has {len(self.cpus)} CPUs, 0 is the first",
@@ -182,6 +180,21 @@ class Host(HostViews):
         self.config.add_device(name, ifindex)
         self.timer_sources.append(Watchdog(nic, self.net.now()))
         return device
+
+    def _check_free(self, wire: Wire, name: str) -> None:
+        """Refuse what is in use, or can't be used."""
+        if self.closed:
+            raise oserror(errno.ENETDOWN, f"host {self.name} is closed", hint="netstack.Host()")
+        if not hasattr(wire, "address"):
+            raise TypeError(f"wire must be a MemoryWire, a TapWire or the like, not {wire!r}")
+        if any(device.wire is wire for device in self.devices):
+            raise UsageError("the wire has a NIC already", hint="netstack.MemoryWire.pair()")
+        check_name(name)
+        if any(device.name == name for device in self.devices):
+            raise UsageError(
+                f"host {self.name} has a device {name} already",
+                hint=f"add_nic(wire, {name + '1'!r})",
+            )
 
     def add_tap(
         self, name: str, addr: str | Sequence[str], peer: str | None = None, **options: Any
@@ -384,12 +397,16 @@ class Host(HostViews):
     def close(self) -> None:
         """Stop the threads, close devices and sockets, end what is queued. Idempotent.
 
-        Counters, ledger and views still tell what was.
+        Counters, ledger and views still tell what was. In a fork of the process it touches nothing:
+        threads, wires and the TAP are the parent's.
         """
         if self.closed:
             return
         self.closed = True
         atexit.unregister(self.close)
+        if self._process != os.getpid():
+            self.at_close.pop_all()
+            return
         self.kworker.stop()
         for cpu in self.cpus:
             cpu.stop()
@@ -402,6 +419,11 @@ class Host(HostViews):
         self.seam.purge()
         self.inet.close()
         self.at_close.close()
+
+    def __repr__(self) -> str:
+        """Show name and devices."""
+        devices = "".join(f" {device!r}" for device in self.devices[1:])
+        return f"<Host {self.name}{' closed' if self.closed else ''}{devices}>"
 
     def __enter__(self) -> Self:
         """Give the host; it is closed at the end of the block."""

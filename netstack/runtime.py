@@ -61,9 +61,7 @@ def announce(name: str, directory: Path) -> Iterator[Path]:
     if fd is None:
         pid = labs(directory).get(name)
         message = f"{name} is up in the lab of process {pid}"
-        raise oserror(
-            errno.EBUSY, message, hint=f"netstack exec ip addr show {name}\nkill {pid}"
-        )
+        raise oserror(errno.EBUSY, message, hint=f"netstack stop {name}\nkill {pid}")
     try:
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())

@@ -50,7 +50,10 @@ def _replace(words: list[str]) -> None:
         os.execvp(words[0], words)
     except OSError as error:
         number = error.errno or errno.EIO
-        raise oserror(number, f"{words[0]}: {os.strerror(number)}") from None
+        message = f"{words[0]}: {os.strerror(number)}"
+        if number == errno.ENOENT:
+            message = f"{words[0]}: no such command in PATH"
+        raise oserror(number, message, hint="netstack exec ping 10.0.0.2") from None
 
 
 def _no_arguments(_parser: Parser) -> None:

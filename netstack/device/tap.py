@@ -149,6 +149,7 @@ class Tap:
         self._fd = fd
         self._drops = drops
         self._undo = undo
+        self._process = os.getpid()
 
     def fileno(self) -> int:
         """Return the non-blocking descriptor, one frame a read(); only close() closes it."""
@@ -173,9 +174,13 @@ class Tap:
         return self._drops.read()
 
     def close(self) -> None:
-        """Put the interface back and let it go. A second call does nothing."""
+        """Put the interface back and let it go. A second call does nothing.
+
+        In a fork of the process it stays as it is: it is the parent's.
+        """
         self._fd, undo = -1, self._undo.pop_all()
-        undo.close()
+        if self._process == os.getpid():
+            undo.close()
 
     def __enter__(self) -> Self:
         return self

@@ -12,16 +12,16 @@ cimport cython
 import os
 
 from libc.string cimport memcpy, memset
+from posix.unistd cimport getpid
 
 from netstack._abi cimport fetch_and32, fetch_or32, load_relaxed64, u8, u32, u64, uintptr_t
 from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, NETIF_F_GRO_HW, NETIF_F_RXCSUM, Net
 from netstack.device._igb_csr cimport rd32
-from netstack.device._igb_nic cimport igb_set_missed
+from netstack.device._igb_nic cimport ether_addr_to_u64, igb_set_missed
 from netstack.device._igb_regs cimport (
     IGB_MAX_QUEUES, E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC,
 )
 from netstack.device._wire cimport wire as wire_t
-from netstack.device._igb_nic cimport ether_addr_to_u64
 from netstack.driver._igb_channels cimport igb_rss_default, igb_set_channels, igb_set_rss
 from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_write_mc_addr_list
 from netstack.driver._igb_main cimport (
@@ -50,16 +50,16 @@ cdef class Igb:
     """
     cdef igb_adapter *adapter
     cdef Net net
-    cdef object cpu                # kept, not used
-    cdef object wire
+    cdef object cpu, wire          # kept, not used
     cdef readonly bint running
     cdef dict totals               # statistics registers, added up: reading clears them
+    cdef int process               # whose it is
     cdef public int _fail_open_at  # for tests: the step of opening that fails
 
     def __cinit__(self, Net net not None, cpu not None, wire not None, str name, bytes mac, int mtu=1500,
                   int ring=256, u32 ifindex=1, int queues=1):
         """Probe. The device is closed yet."""
-        self._fail_open_at = -1
+        self._fail_open_at, self.process = -1, getpid()
         cdef uintptr_t cpu_address = getattr(cpu, "address", cpu)
         cdef uintptr_t wire_address = getattr(wire, "address", wire)
         if cpu_address == 0 or wire_address == 0:
@@ -86,8 +86,8 @@ cdef class Igb:
             net.ptr.nr_devices = ifindex
 
     def __dealloc__(self):
-        if self.adapter == NULL:
-            return
+        if self.adapter == NULL or self.process != getpid():
+            return                 # in a fork of the process the epoll sets that hold its vectors are the parent's
         if self.running:
             igb_close(self.adapter)
         self.net.ptr.devices[self.adapter.dev.ifindex - 1] = NULL
