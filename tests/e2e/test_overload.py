@@ -115,11 +115,14 @@ def test_what_the_softirq_leaves_to_ksoftirqd_shares_the_core_with_readers():
 @pytest.mark.parametrize("ring", [64, 256])
 def test_every_frame_that_was_sent_is_in_the_ledger_or_missed(fast_path, ring):
     with up(fast_path=fast_path, ring=ring) as host, sink(host):
-        before = host.net.rx_frames() + missed(host)
-        with pktgen("--seconds", "1") as load:
-            sent = sent_by(load)
-        after = balanced(host).frames + missed(host)
-        assert 0 <= after - before - sent < 20, "more is at most the kernel's ARP"
+        for _ in range(5):  # a sender that gets little of the processors may not be too much
+            before = host.net.rx_frames() + missed(host)
+            with pktgen("--seconds", "1") as load:
+                sent = sent_by(load)
+            after = balanced(host).frames + missed(host)
+            assert 0 <= after - before - sent < 20, "more is at most the kernel's ARP"
+            if missed(host):
+                break
         assert missed(host) > 0
         assert pings() == 1
 

@@ -28,7 +28,7 @@ PING = [
     f"ping -n -q -f -c 100 -s 9000 {HOST}",
     "ping -n -c 1 -W 0.2 -b 10.0.0.255",
     "ping -n -c 1 -W 0.2 10.0.0.0",
-    f"fping -c 2 -p 20 -t 100 {HOST} 10.0.0.7",
+    f"fping -c 2 -p 20 -t 1000 {HOST} 10.0.0.7",
     f"fping -C 3 -p 20 -t 500 -b 3000 {HOST}",
     f"fping -q -c 50 -p 2 -t 500 {HOST}",
 ]
@@ -39,9 +39,9 @@ TRACEROUTE = [
     f"traceroute -n -w 2,0,0 -P 253 -q 2 -m 1 {HOST}",
     f"traceroute -n -w 2,0,0 -I -q 1 -N 4 {HOST} 20000",
     f"traceroute -n -w 2,0,0 -F -q 1 {HOST} 1500",
-    f"mtr -n --report -c 3 -i 0.1 -G 0.5 {HOST}",
+    f"mtr -n --report -c 3 -i 0.1 -G 2 {HOST}",
     f"mtr -n --report --udp -m 1 -c 3 -i 0.1 -G 2 {HOST}",
-    f"mtr -n --report -s 4000 -c 2 -i 0.1 -G 0.5 {HOST}",
+    f"mtr -n --report -s 4000 -c 2 -i 0.1 -G 2 {HOST}",
 ]
 NMAP = [
     f"nmap -n -sn {HOST}",
@@ -78,14 +78,14 @@ HPING = [
 # There are two programs of the name. What asks with the sender 0.0.0.0 looks for a duplicate address.
 ARPING = {
     "Habets": [
-        f"arping -c 2 -W 0.05 -i tap0 {HOST}",
+        f"arping -c 2 -W 1 -i tap0 {HOST}",
         "arping -c 2 -W 0.05 -i tap0 10.0.0.7",
-        f"arping -d -c 2 -W 0.05 -i tap0 {HOST}",
+        f"arping -d -c 2 -W 1 -i tap0 {HOST}",
         f"arping -0 -c 1 -i tap0 {HOST}",
         "arping -0 -c 1 -w 0.3 -i tap0 10.0.0.7",
-        f"arping -S 10.0.0.200 -c 1 -w 0.3 -i tap0 {HOST}",
-        f"arping -S 172.16.0.1 -c 1 -w 0.3 -i tap0 {HOST}",
-        f"arping -c 1 -w 0.3 -i tap0 -T {HOST} {HOST_MAC}",
+        f"arping -S 10.0.0.200 -c 1 -w 1 -i tap0 {HOST}",
+        f"arping -S 172.16.0.1 -c 1 -w 1 -i tap0 {HOST}",
+        f"arping -c 1 -w 1 -i tap0 -T {HOST} {HOST_MAC}",
         f"sh -c 'arping -U -c 1 -w 0.1 -i tap0 -S {HOST} {HOST}; ping -nc1 {HOST}'",
         f"sh -c 'arping -P -c 1 -w 0.1 -i tap0 -S {HOST} -t {HOST_MAC} {HOST}; ping -nc1 {HOST}'",
     ],

@@ -173,6 +173,7 @@ def test_200_hosts_one_after_the_other_leave_nothing(cheap_collections):
     before = memory(), descriptors(), thread_count()
     for _ in range(200):
         one_life()
-    after = memory(), descriptors(), thread_count()
-    assert after[1:] == before[1:]
+    after = memory(), descriptors()
     assert after[0] - before[0] < MIB
+    assert after[1] == before[1]
+    wait_until(lambda: thread_count() == before[2])  # one that was joined is listed for a moment
