@@ -220,7 +220,7 @@ class Host(HostViews):
         """Make a socket of this host, with the standard library's methods, values and errors."""
         from netstack.socket import socket
 
-        # To type checkers it is the standard library's: the methods are the same.
+        # To type checkers it is one of the standard library's, with batches: see socket.py.
         return cast("Callable[..., socket]", socket)(self, family, type, proto)
 
     async def create_datagram_endpoint(

@@ -20,10 +20,49 @@ from netstack.errors import oserror
 from netstack.sock._socket import Socket
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import SupportsIndex
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
     from netstack.host import Host
 
+    class socket(_stdlib.socket):
+        """What ``Host.socket`` gives, to type checkers: a socket of the standard library that has batches too."""
+
+        def recv_batch(
+            self, n: int, bufsize: int = 65535, flags: int = 0
+        ) -> list[tuple[bytes, tuple[str, int]]]:
+            """Wait for one datagram, take up to ``n`` of what is there."""
+            raise NotImplementedError
+
+        def recv_batch_into(
+            self, buffer: WriteableBuffer, packets: WriteableBuffer, flags: int = 0
+        ) -> int:
+            """Fill a buffer with data and one with records of 16 bytes; how many."""
+            raise NotImplementedError
+
+        def send_batch(
+            self,
+            messages: Iterable[tuple[ReadableBuffer, tuple[str, int] | None]],
+            flags: int = 0,
+        ) -> int:
+            """Send many; how many were sent."""
+            raise NotImplementedError
+
+        def send_batch_from(
+            self,
+            buffer: ReadableBuffer,
+            packets: ReadableBuffer,
+            n: SupportsIndex | None = None,
+            flags: int = 0,
+        ) -> int:
+            """Send what ``recv_batch_into`` left, back to whom it came from; how many."""
+            raise NotImplementedError
+
+
 # Every constant, exception and enumeration of the standard library's module, with its value.
-from socket import *  # noqa: F403
+from socket import *  # type: ignore[assignment]  # noqa: F403
 
 # Constants that Linux has and Python's module does not name.
 SO_ATTACH_FILTER = 26

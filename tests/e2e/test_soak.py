@@ -176,4 +176,5 @@ def test_200_hosts_one_after_the_other_leave_nothing(cheap_collections):
     after = memory(), descriptors()
     assert after[0] - before[0] < MIB
     assert after[1] == before[1]
-    wait_until(lambda: thread_count() == before[2])  # one that was joined is listed for a moment
+    # A thread that was joined is still listed for a moment.
+    wait_until(lambda: thread_count() == before[2])
