@@ -42,6 +42,22 @@ def test_every_file_that_is_named_is_there(page):
     assert [n for n in ours if not (PACKAGE / n).exists() and not (ROOT / n).exists()] == []
 
 
+def test_commands_that_are_shown_run_with_the_clones_python():
+    """The Python of sudo has no pyroute2, and need not be the one that the modules were built for."""
+    pages = [*PAGES, *(ROOT / "tools").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    shown = re.compile(
+        r"(?m)^    .*\b(?:tools|examples)/\w+\.py|`[^`\n]*\btools/\w+\.py [^`\n]*`|try: .*tools/.*"
+    )
+    ours = (".venv/bin/python ", "python tools/pages.py")  # pages.py needs nothing but a build
+    wrong = [
+        (relative(page), line)
+        for page in pages
+        for line in shown.findall(page.read_text())
+        if not any(each in line for each in ours)
+    ]
+    assert wrong == []
+
+
 def test_every_function_of_the_receive_path_is_there():
     """`docs/receive-path.md` names functions; each has to be in the sources."""
     text = (ROOT / "docs" / "receive-path.md").read_text()

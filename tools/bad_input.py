@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Flood a host with bad input, and see what it costs others: memory, and the loss of ping and of a socket.
 
-    tools/bad_input.py                      # every flood in full: 100,000 frames, ARP a million
-    tools/bad_input.py --frames 5000 open   # one flood, shorter
-    tools/bad_input.py --json
+    .venv/bin/python tools/bad_input.py                      # every flood in full: 100,000 frames, ARP a million
+    .venv/bin/python tools/bad_input.py --frames 5000 open   # one flood, shorter
+    .venv/bin/python tools/bad_input.py --json
 
 The host is on a wire in memory and runs in this thread, so the result does not depend on the machine's
 load. After each burst of the flood come one ping and one datagram to a socket. The exit status is 1 when

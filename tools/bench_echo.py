@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Echo servers: how long an answer takes, and how many a second, with 1 and with 64 in flight.
 
-    sudo tools/bench_echo.py                        # all sides, 1 s each, 5 times in turn
-    sudo tools/bench_echo.py --sides bare recvfrom kernel --windows 64 --json
+    sudo .venv/bin/python tools/bench_echo.py                        # all sides, 1 s each, 5 times in turn
+    sudo .venv/bin/python tools/bench_echo.py --sides bare recvfrom kernel --windows 64 --json
 
 The client is a kernel socket in another process, compiled; it sleeps until an answer comes. Sides:
 

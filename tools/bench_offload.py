@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Receive what a kernel sender with UDP_SEGMENT sends through a TAP that hands it over whole (USO).
 
-    sudo tools/bench_offload.py                  # 18, 64 and 1472 bytes: fill and drain, then streams
-    sudo tools/bench_offload.py --rounds 9 --json
-    sudo tools/bench_offload.py --small          # what a virtio header costs datagrams of a sender without GSO
+    sudo .venv/bin/python tools/bench_offload.py          # 18, 64 and 1472 bytes: fill and drain, then streams
+    sudo .venv/bin/python tools/bench_offload.py --rounds 9 --json
+    sudo .venv/bin/python tools/bench_offload.py --small  # what the header costs a sender without GSO
 
 The sides take turns within one run, so that what disturbs the machine disturbs all of them. Fill-then-drain is the
 quiet measure: the TAP's queue is filled, and one thread drains it, whose CPU time is divided by the datagrams:
@@ -430,9 +430,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.kernel_receiver:
         return kernel_receiver(args.kernel_receiver)
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        message = (
-            "bench_offload: a network namespace needs root\ntry: sudo tools/bench_offload.py"
-        )
+        message = "bench_offload: a network namespace needs root\ntry: sudo .venv/bin/python tools/bench_offload.py"
         print(message, file=sys.stderr)
         return 2
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Offer a host more than it can take: how much still arrives, and how soon it is back to normal.
 
-    sudo tools/bench_overload.py                       # every side at 0.5 to 3 times its peak
-    sudo tools/bench_overload.py --sides recvfrom slow --seconds 2 --repeat 5 --json
+    sudo .venv/bin/python tools/bench_overload.py                       # every side at 0.5 to 3 times its peak
+    sudo .venv/bin/python tools/bench_overload.py --sides recvfrom slow --seconds 2 --repeat 5 --json
 
 First the rate is raised until a side no longer keeps up. Then it is offered parts and multiples of what
 arrived then, in turn, and last half of it right after the most; ``of peak`` is that of the best of these

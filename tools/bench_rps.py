@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What do more queues and RPS give on two CPUs, where a packet is cheap and where it is dear?
 
-    tools/bench_rps.py                     # table: thousand frames a second, and how the CPUs shared them
-    tools/bench_rps.py --rounds 20 --frames 8000
-    tools/bench_rps.py --json
+    .venv/bin/python tools/bench_rps.py  # table: thousand frames a second, and how the CPUs shared them
+    .venv/bin/python tools/bench_rps.py --rounds 20 --frames 8000
+    .venv/bin/python tools/bench_rps.py --json
 
 Frames of 64 flows stand in a wire in memory before the clock starts, and end in a socket's queue. Each CPU of the
 host is a thread of its own that never sleeps, so what is measured is the path and what crosses between the CPUs,

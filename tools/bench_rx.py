@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Receive from a TAP with a bare compiled read loop, with netstack and with a kernel socket, in turn.
 
-    sudo tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
-    sudo tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
-    sudo tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
+    sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
+    sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
+    sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
 
 Fill-then-drain is the quiet measure: the TAP's queue is filled with frames, then one side drains it
 in this thread and its CPU time is taken. Each side does more than the one before it, so the

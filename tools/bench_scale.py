@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Does a frame cost more when there is more: sockets, flows, routes, rules, ...? And what does memory cost?
 
-    tools/bench_scale.py                   # table: each range, instructions and ns a frame, growth
-    tools/bench_scale.py --memory          # resident memory of a socket, and of a host of default size
-    tools/bench_scale.py --json
+    .venv/bin/python tools/bench_scale.py                   # table: each range, instructions and ns a frame, growth
+    .venv/bin/python tools/bench_scale.py --memory          # resident memory of a socket, and of a host of default size
+    .venv/bin/python tools/bench_scale.py --json
 
 Frames come over a wire in memory (see bench_stages.py), 18 bytes of payload, all the way into a
 socket's queue. Growth is that of the path's own instructions against the first row of its range;

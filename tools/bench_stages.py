@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What each stage of the receive path costs a frame: instructions, and nanoseconds of whole roads.
 
-    tools/bench_stages.py                  # table
-    tools/bench_stages.py --json
-    tools/bench_stages.py --record FILE    # write the figures that tests/test_stages.py holds to
+    .venv/bin/python tools/bench_stages.py                  # table
+    .venv/bin/python tools/bench_stages.py --json
+    .venv/bin/python tools/bench_stages.py --record FILE    # write the figures that tests/test_stages.py holds to
 
 Frames come over a wire in memory, so nothing needs root. Instructions are counted by valgrind's
 callgrind and are the same in every run on one machine with one build; they are what the test

@@ -43,7 +43,7 @@ def enter_namespace(tool: str) -> bool:
     """Move this process into a network namespace of its own; without root say so."""
     if _libc.unshare(CLONE_NEWNET) != 0:
         print(
-            f"{tool}: a network namespace needs root\ntry: sudo tools/{tool}.py",
+            f"{tool}: a network namespace needs root\ntry: sudo .venv/bin/python tools/{tool}.py",
             file=sys.stderr,
         )
         return False

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Give the same frames to the kernel and to netstack, and name every difference.
 
-    sudo tools/kernel_oracle.py                            # the case list, then 20,000 fuzzed frames
-    sudo tools/kernel_oracle.py --frames 1000000 --seed 1  # a million; --jobs 2 takes half the time
-    sudo tools/kernel_oracle.py --case "VLAN 5"            # one case, and what each side did
-    sudo tools/kernel_oracle.py --frame 0200...            # one frame, given as hexadecimal digits
-    sudo tools/kernel_oracle.py --gro --frames 20000       # the kernel's GRO instead
-    sudo tools/kernel_oracle.py --forward --frames 20000   # routers, and frames for others
-    sudo tools/kernel_oracle.py --groups                   # memberships and IGMP over time instead
-    sudo tools/kernel_oracle.py --json                     # for programs
+    sudo .venv/bin/python tools/kernel_oracle.py                            # the case list, then 20,000 fuzzed frames
+    sudo .venv/bin/python tools/kernel_oracle.py --frames 1000000 --seed 1  # a million; --jobs 2 takes half the time
+    sudo .venv/bin/python tools/kernel_oracle.py --case "VLAN 5"            # one case, and what each side did
+    sudo .venv/bin/python tools/kernel_oracle.py --frame 0200...            # one frame, given as hexadecimal digits
+    sudo .venv/bin/python tools/kernel_oracle.py --gro --frames 20000       # the kernel's GRO instead
+    sudo .venv/bin/python tools/kernel_oracle.py --forward --frames 20000   # routers, and frames for others
+    sudo .venv/bin/python tools/kernel_oracle.py --groups                   # memberships and IGMP over time instead
+    sudo .venv/bin/python tools/kernel_oracle.py --json                     # for programs
 
 The kernel is a network namespace with a TAP of its own, netstack two hosts on wires in memory: one
 with the short cut, one with every packet through Python. Each frame is compared alone, in every
@@ -63,7 +63,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--frames {chosen.frames} --jobs {chosen.jobs}: 0 or more, and 1 or more")
     if os.geteuid():
         parser.error(
-            "a network namespace with a TAP needs root; type: sudo tools/kernel_oracle.py"
+            "a network namespace with a TAP needs root; type: sudo .venv/bin/python tools/kernel_oracle.py"
         )
     return chosen
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Send UDP datagrams as fast as a compiled loop can, or at a rate: load for a host behind a TAP.
 
-    tools/pktgen.py 10.0.0.2                                  # 18 bytes to port 9 for 5 seconds, sendmmsg
-    tools/pktgen.py 10.0.0.2 --mode gso --size 1472           # UDP_SEGMENT: the kernel splits, three times as fast
-    tools/pktgen.py 10.0.0.2 --mode raw --dev tap0 --flows 64 # whole frames past the queueing discipline
-    tools/pktgen.py 10.0.0.2 --rate 100000 --seconds 10 --json
+    .venv/bin/python tools/pktgen.py 10.0.0.2                                   # 18 bytes to port 9 for 5 s, sendmmsg
+    .venv/bin/python tools/pktgen.py 10.0.0.2 --mode gso --size 1472            # the kernel splits, three times as fast
+    .venv/bin/python tools/pktgen.py 10.0.0.2 --mode raw --dev tap0 --flows 64  # whole frames, no qdisc
+    .venv/bin/python tools/pktgen.py 10.0.0.2 --rate 100000 --seconds 10 --json
 
 ``gso`` finds a receiver's limit; ``mmsg`` is slower than most receivers. Frames that find the TAP's queue full are lost
 without a word to the sender: ``ip -s link show tap0`` counts them as TX dropped.
