@@ -320,7 +320,7 @@ def set_rxfh(device: str, nic: Nic, values: Values) -> None:
     hint = f"netstack ethtool -X {device} equal {rss['rings']}"
     weights = [_number("weight", each, hint) for each in values.get("weight", ())]
     if "equal" in values:
-        weights = [1] * _number("equal", values["equal"], hint)
+        weights = [1] * min(_number("equal", values["equal"], hint), rss["rings"] + 1)
     if "weight" in values or "equal" in values:
         new["indirection"] = _spread(device, weights, rss["rings"])
     if values.get("default"):

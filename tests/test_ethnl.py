@@ -117,6 +117,7 @@ REFUSED = [
     ("coalesce", {"rx-usecs": "few"}, "rx-usecs few: not a number"),
     ("channels", {"combined": "0"}, "requested channel count is too small: combined 0"),
     ("rxfh", {"weight": []}, "instead of nothing"),
+    ("rxfh", {"equal": "99999999999"}, "instead of 1 1"),
     ("rxfh", {"weight": ["0"]}, "not all 0"),
     ("rxfh", {"equal": "x"}, "equal x: not a number"),
     ("rxfh", {"equal": "1", "default": True}, "equal and default are mutually exclusive"),

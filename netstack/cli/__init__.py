@@ -94,7 +94,7 @@ def _answer(words: list[str]) -> int:
     try:
         status = _run(words)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except BrokenPipeError:  # an OSError, and no mistake of the caller
         raise
     except KeyboardInterrupt:
         return EXIT_SIGINT
