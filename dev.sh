@@ -107,6 +107,10 @@ find_missing() {
     have tcpdump || missing+=(tcpdump)
     have tshark || missing+=(tshark)
     have ethtool || missing+=(ethtool)
+    have nmap || missing+=(nmap)
+    have snmpget || missing+=(snmp)
+    have ntpdig || missing+=(ntpsec-ntpdig)
+    have valgrind || missing+=(valgrind)
     [ -e /etc/services ] || missing+=(netbase)
 }
 
@@ -122,6 +126,16 @@ install_missing() {
     read -ra missing <<<"${line/ libpcap / $(libpcap_package) }"
     quietly "apt-get install ${missing[*]}" as_root "${apt[@]}" install --no-install-recommends "${missing[@]}"
 }
+
+# Tests ask both programs that are called arping, and their packages exclude each other: that of
+# iputils is unpacked where tests/e2e/test_ping_clients.py looks for it, and installed nowhere.
+unpack_arping() {
+    [[ $(arping --help 2>&1) == *Habets* ]] && [ ! -e build/iputils-arping ] && have apt-get || return 0
+    say "unpacking iputils-arping in build"
+    unpack iputils-arping >>"$log" 2>&1 || say "  that failed; the tests that ask it are skipped"
+}
+
+unpack() { (cd build && apt-get -q download "$1" && dpkg -x "$1"_*.deb "$1" && rm "$1"_*.deb); }
 
 # --- the virtual environment ----------------------------------------------------------------
 
@@ -230,6 +244,7 @@ setup() {
         flock 9 # one set-up at a time: `up` and `test` may be called in two terminals
         [ -s "$venv/.root" ] || : >"$log"
         install_missing "$1"
+        [ "$1" != test ] || unpack_arping
         make_venv
         install_packages "$1"
         [ $# -gt 1 ] || build
