@@ -3,6 +3,7 @@
 
     sudo .venv/bin/python tools/bench_echo.py                        # all sides, 1 s each, 5 times in turn
     sudo .venv/bin/python tools/bench_echo.py --sides bare recvfrom kernel --windows 64 --json
+    sudo .venv/bin/python tools/bench_echo.py --picture echo.svg     # with the extra `bench`; a .png as well
 
 The client is a kernel socket in another process, compiled; it sleeps until an answer comes. Sides:
 
@@ -16,7 +17,8 @@ The client is a kernel socket in another process, compiled; it sleeps until an a
     kernel               a kernel socket behind a veth, recvfrom() and sendto() in Python
     kernel-asyncio       the same, with asyncio's own transport
 
-Times are from sending to having the answer, in microseconds. Runs in network namespaces of its own.
+Times are from sending to having the answer, in microseconds; ``cpu_ns`` is the server's CPU an echo.
+Runs in network namespaces of its own.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ from benchlib import (
     enter_namespace,
     kernel_socket,
     our_socket,
-    print_json,
-    print_machine,
-    print_rows,
+    parser_for,
+    quartiles,
+    report,
     spread,
     stop_after,
     tap,
@@ -200,7 +202,7 @@ def one(side: str, start: Callable[[str], subprocess.Popen[bytes]]) -> dict[str,
         saw = json.load(client.stdout)
     echoes = max(1, saw["packets"] + saw["warm"])
     rate = saw["packets"] / saw["wall_ns"] * 1e6
-    return {"kps": rate, **saw["times"], "cpu_us": cpu / echoes / 1e3, "lost": saw["lost"]}
+    return {"kps": rate, **saw["times"], "cpu_ns": cpu / echoes, "lost": saw["lost"]}
 
 
 def row(runs: list[dict[str, float]]) -> dict[str, Any]:
@@ -210,6 +212,8 @@ def row(runs: list[dict[str, float]]) -> dict[str, Any]:
     }
     out["lost"] = int(out["lost"])
     out["spread"] = round(spread([run["kps"] for run in runs]), 3)
+    drawn = ("kps", "cpu_ns", "p50")
+    out["quartiles"] = {name: quartiles([run[name] for run in runs]) for name in drawn}
     return out
 
 
@@ -218,27 +222,23 @@ def main(argv: list[str] | None = None) -> int:
     if len(sys.argv) == 6 and sys.argv[1] == "--client":
         run_client(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
         return 0
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, metavar="SIDE")
     parser.add_argument("--windows", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--sizes", nargs="+", type=int, default=[18], metavar="BYTES")
     parser.add_argument("--seconds", type=float, default=1, help="a run")
     parser.add_argument("--repeat", type=int, default=5, help="runs a side")
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if not enter_namespace("bench_echo"):
         return 2
     rows = measure(args)
-    if args.json:
-        print_json(echo=rows)
-        return 0
-    print_machine(
+    what = (
         f"echo, {args.seconds:g} s a run, medians of {args.repeat} runs in turn; thousand echoes "
         "a second, microseconds"
     )
-    print_rows(rows)
+    axes = ("kps", "thousand echoes a second", True), ("cpu_ns", "ns of CPU an echo", False)
+    times = ("p50", "median time to the answer, µs", False)
+    report(args, what, "echo", rows, ["size", "window"], *axes, times)
     return 0
 
 

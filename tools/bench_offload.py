@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Receive what a kernel sender with UDP_SEGMENT sends through a TAP that hands it over whole (USO).
 
-    sudo .venv/bin/python tools/bench_offload.py          # 18, 64 and 1472 bytes: fill and drain, then streams
+    sudo .venv/bin/python tools/bench_offload.py                  # 18, 64 and 1472 bytes: fill and drain, then streams
     sudo .venv/bin/python tools/bench_offload.py --rounds 9 --json
-    sudo .venv/bin/python tools/bench_offload.py --small  # what the header costs a sender without GSO
+    sudo .venv/bin/python tools/bench_offload.py --picture offload.svg # with the extra `bench`; a .png as well
+    sudo .venv/bin/python tools/bench_offload.py --small          # what a virtio header costs datagrams of a sender without GSO
 
 The sides take turns within one run, so that what disturbs the machine disturbs all of them. Fill-then-drain is the
 quiet measure: the TAP's queue is filled, and one thread drains it, whose CPU time is divided by the datagrams:
@@ -27,10 +28,8 @@ Rates are datagrams; CPU is that of the receiving process. Runs in a network nam
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -42,12 +41,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import Any
 
-CLONE_NEWNET = 0x40000000
+import picture
+from benchlib import (
+    HOST,
+    PEER,
+    PORT,
+    enter_namespace,
+    parser_for,
+    print_json,
+    print_machine,
+    print_rows,
+    quartiles,
+    spread,
+    where,
+)
+
 SO_RCVBUFFORCE = 33
 SOL_UDP, UDP_GRO = socket.IPPROTO_UDP, 104
-HOST, PEER, PORT = "10.0.0.2", "10.0.0.1", 9000
 HEADERS = 10 + 14 + 20 + 8  # virtio, Ethernet, IPv4, UDP
 RCVBUF = 4 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -193,7 +206,8 @@ def kernel(size: int, seconds: float) -> Result:
     finally:
         child.kill()
         child.wait()
-        subprocess.run(["ip", "link", "del", "veth0"], check=False)
+        # It may have gone with the child's namespace already.
+        subprocess.run(["ip", "link", "del", "veth0"], check=False, stderr=subprocess.DEVNULL)
 
 
 def kernel_receiver(size: int) -> int:
@@ -330,7 +344,6 @@ def drain(args: argparse.Namespace) -> list[dict[str, Any]]:
         for kind, bench in benches.items():
             for side, values in bench.ns.items():
                 ns = statistics.median(values)
-                quarters = statistics.quantiles(values, n=4)
                 rows.append(
                     {
                         "size": size,
@@ -338,22 +351,12 @@ def drain(args: argparse.Namespace) -> list[dict[str, Any]]:
                         "ns": round(ns, 1),
                         "of_first": round(first / ns, 3),
                         "kpps": round(1e6 / ns),
-                        "spread": round((quarters[2] - quarters[0]) / ns, 3),
+                        "spread": round(spread(values), 3),
+                        "quartiles": {"ns": quartiles(values)},
                     }
                 )
             bench.close()
     return rows
-
-
-def print_drain(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Print them, for people."""
-    print(f"fill, drain; medians of {args.drains} rounds in turn; ns of CPU a datagram")
-    print(f"{'size':>5} {'side':<16} {'ns':>7} {'of first':>8} {'kpps':>7} {'spread':>7}")
-    for row in rows:
-        print(
-            f"{row['size']:>5} {row['side']:<16} {row['ns']:>7.1f} {row['of_first']:>8.2f} "
-            f"{row['kpps']:>7} {row['spread']:>7.1%}"
-        )
 
 
 SIDES: dict[str, Callable[[int, float], Result]] = {
@@ -374,46 +377,50 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         for _ in range(args.rounds):
             for name, side in sides.items():
                 runs[name].append(side(size, args.seconds))
-        first = statistics.median(run["rate"] for run in next(iter(runs.values())))
+        first = statistics.median(run["rate"] / 1e3 for run in next(iter(runs.values())))
         for name, results in runs.items():
-            rates = sorted(run["rate"] for run in results)
+            rates = sorted(run["rate"] / 1e3 for run in results)
             rate = statistics.median(rates)
             rows.append(
                 {
                     "size": size,
                     "side": name,
-                    "rate": round(rate),
+                    "kpps": round(rate),
                     "of_first": round(rate / first, 3),
                     "least": round(rates[0]),
                     "most": round(rates[-1]),
-                    "ns": round(statistics.median(run["ns"] for run in results), 1),
+                    "cpu_ns": round(statistics.median(run["ns"] for run in results), 1),
                     "loss": round(statistics.median(run["loss"] for run in results), 3),
+                    "quartiles": {
+                        "kpps": quartiles(rates),
+                        "cpu_ns": quartiles([run["ns"] for run in results]),
+                    },
                 }
             )
     return rows
 
 
-def print_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Print what was measured, for people."""
-    print(
-        f"{args.rounds} rounds of {args.seconds} s for each side, in turn; medians; thousand datagrams a second; "
-        f"{platform.node()}, Linux {platform.release()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}"
+def draw(path: Path, drained: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    """Draw the drains of each size, and its streams beside them."""
+    sizes = list(dict.fromkeys(row["size"] for row in drained))
+    columns = [(drained, "drain", "ns", "ns of CPU a datagram", False)]
+    if rows:
+        columns.append((rows, "stream", "kpps", "thousand datagrams a second", True))
+        columns.append((rows, "stream", "cpu_ns", "ns of CPU a datagram", False))
+    under = f"{where()}; a line goes from quartile to quartile"
+    it = picture.Picture(
+        "datagrams of a sender with GSO", under, len(sizes) * len(columns), len(columns)
     )
-    print(
-        f"{'size':>5} {'side':<13} {'kpps':>7} {'of first':>8} {'least':>7} {'most':>7} {'CPU ns':>7} {'loss':>6}"
-    )
-    for row in rows:
-        print(
-            f"{row['size']:>5} {row['side']:<13} {row['rate'] / 1e3:>7.0f} {row['of_first']:>8.2f} "
-            f"{row['least'] / 1e3:>7.0f} {row['most'] / 1e3:>7.0f} {row['ns']:>7.1f} {row['loss']:>6.1%}"
-        )
+    for size in sizes:
+        for table, name, value, unit, most in columns:
+            mine = [row for row in table if row["size"] == size]
+            it.bars(mine, "side", value, f"{name}, {size} bytes", unit, most=most)
+    it.save(path)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[18, 64, 1472], metavar="BYTES")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--rounds", type=int, default=5)
@@ -424,24 +431,27 @@ def main(argv: list[str] | None = None) -> int:
         help="a sender without GSO, virtio headers off and on; no streams",
     )
     parser.add_argument("--drains", type=int, default=60, help="rounds of fill-then-drain")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--kernel-receiver", type=int, metavar="SIZE", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.kernel_receiver:
         return kernel_receiver(args.kernel_receiver)
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        message = "bench_offload: a network namespace needs root\ntry: sudo .venv/bin/python tools/bench_offload.py"
-        print(message, file=sys.stderr)
+    if not enter_namespace("bench_offload"):
         return 2
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     drained = drain(args)
     rows = [] if args.small else measure(args)
+    if args.picture:
+        draw(args.picture, drained, rows)
     if args.json:
-        print(json.dumps({"drain": drained, "stream": rows}))
+        print_json(drain=drained, stream=rows)
         return 0
-    print_drain(drained, args)
+    print_machine(f"fill, drain; medians of {args.drains} rounds in turn; ns of CPU a datagram")
+    print_rows(drained)
     if rows:
-        print_table(rows, args)
+        print_machine(
+            f"{args.rounds} rounds of {args.seconds} s for each side, in turn; medians; "
+            "thousand datagrams a second"
+        )
+        print_rows(rows)
     return 0
 
 

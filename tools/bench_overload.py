@@ -3,6 +3,7 @@
 
     sudo .venv/bin/python tools/bench_overload.py                       # every side at 0.5 to 3 times its peak
     sudo .venv/bin/python tools/bench_overload.py --sides recvfrom slow --seconds 2 --repeat 5 --json
+    sudo .venv/bin/python tools/bench_overload.py --picture overload.svg # with the extra `bench`; a .png as well
 
 First the rate is raised until a side no longer keeps up. Then it is offered parts and multiples of what
 arrived then, in turn, and last half of it right after the most; ``of peak`` is that of the best of these
@@ -14,7 +15,8 @@ medians. The sender has a core to itself the more the more it offers: of two cor
     asyncio      Host.create_datagram_endpoint()
     echo         recvfrom() and sendto()
 
-Sockets have Linux's default SO_RCVBUF. What one sender's core can't offer is left out. Runs in a
+``cpu_ns`` is the CPU of the receiving process by what arrived, so it has in it what was spent on
+what did not arrive. Sockets have Linux's default SO_RCVBUF. What one sender's core can't offer is left out. Runs in a
 network namespace of its own.
 """
 
@@ -32,8 +34,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import picture
 from benchlib import (
     HOST,
     NOTHING,
@@ -42,10 +45,14 @@ from benchlib import (
     by_recvfrom,
     enter_namespace,
     our_socket,
+    parser_for,
     print_json,
     print_machine,
     print_rows,
+    quartiles,
+    spread,
     tap,
+    where,
 )
 
 SIDES = ["recvfrom", "slow", "epoll", "asyncio", "echo"]
@@ -93,14 +100,22 @@ def take(side: str, sock: Any, host: Any, going: Callable[[], bool]) -> int:
     return got
 
 
+class Run(NamedTuple):
+    """What was offered and what arrived, a second, and ns of CPU for each that arrived."""
+
+    offered: float
+    arrived: float
+    cpu_ns: float
+
+
 class Side:
     """One way of receiving, on a host of its own for each run."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         self.name, self.args = name, args
 
-    def run(self, *rates: float) -> list[tuple[float, float]]:
-        """Offer these rates one right after the other to one host: (offered, arrived) of each, a second."""
+    def run(self, *rates: float) -> list[Run]:
+        """Offer these rates one right after the other to one host."""
         tunables = {"fast_path": 0} if self.name == "slow" else {}
         out = []
         with tap() as wire, our_socket(wire, **tunables) as (sock, host):
@@ -115,21 +130,23 @@ class Side:
                     out.append(self.one(sock, host, rate))
         return out
 
-    def one(self, sock: Any, host: Any, rate: float) -> tuple[float, float]:
+    def one(self, sock: Any, host: Any, rate: float) -> Run:
         command = [sys.executable, PKTGEN, HOST, "--port", str(PORT), "--mode", "gso", "--json"]
         command += ["--rate", str(rate), "--seconds", str(self.args.seconds)]
         command += ["--size", str(self.args.size)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
+            before = time.process_time_ns()
             got = take(self.name, sock, host, lambda: sender.poll() is None)
+            cpu = time.process_time_ns() - before
             sent = json.load(sender.stdout)[0]  # type: ignore[arg-type]
         seconds = sent["seconds"]
-        return sent["packets"] / seconds, got / seconds
+        return Run(sent["packets"] / seconds, got / seconds, cpu / max(1, got))
 
     def peak(self) -> float:
         """Raise the rate until the side no longer keeps up; the most that arrived."""
         best, rate = 0.0, FIRST
         while rate < LAST:
-            offered, arrived = self.run(rate)[0]
+            offered, arrived, _ = self.run(rate)[0]
             best = max(best, arrived)
             if arrived < 0.8 * offered:
                 break
@@ -142,7 +159,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for side in (Side(name, args) for name in args.sides):
         peak = side.peak()
-        runs: dict[float, list[tuple[float, float]]] = {factor: [] for factor in FACTORS}
+        runs: dict[float, list[Run]] = {factor: [] for factor in FACTORS}
         back = []
         for _ in range(args.repeat):
             for factor in FACTORS[:-1]:
@@ -151,11 +168,13 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             runs[FACTORS[-1]].append(most)
             back.append(after)
         runs = {**runs, 0.0: back}
-        arrived = {f: statistics.median(run[1] for run in all_) for f, all_ in runs.items()}
+        arrived = {
+            f: statistics.median(run.arrived for run in all_) for f, all_ in runs.items()
+        }
         # Of medians too: the search for the peak ran each rate once, and chooses the rates only.
         best = max(arrived.values())
         for factor, all_ in runs.items():
-            offered = statistics.median(run[0] for run in all_)
+            offered = statistics.median(run.offered for run in all_)
             rows.append(
                 {
                     "side": side.name,
@@ -166,34 +185,51 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                     "arrived": round(arrived[factor] / 1e3, 1),
                     "of offered": round(arrived[factor] / offered, 3),
                     "of peak": round(arrived[factor] / best, 3),
+                    "spread": round(spread([run.arrived for run in all_]), 3),
+                    "cpu_ns": round(statistics.median(run.cpu_ns for run in all_), 1),
+                    "quartiles": {
+                        "arrived": quartiles([run.arrived / 1e3 for run in all_]),
+                        "cpu_ns": quartiles([run.cpu_ns for run in all_]),
+                    },
                 }
             )
     return rows
 
 
+def draw(path: Path, what: str, rows: list[dict[str, Any]]) -> None:
+    """Draw what arrived of what was offered, and its cost; not what came after the most."""
+    rows = [row for row in rows if row["offered"].endswith("peak")]
+    it = picture.Picture(what, where(), 2, columns=2)
+    units = ("offered, thousand a second", "thousand a second")
+    it.curves(rows, "side", "kpps", "arrived", "what arrives", units, limit=True)
+    units = (units[0], "ns of CPU for each that arrived")
+    it.curves(rows, "side", "kpps", "cpu_ns", "what it costs", units)
+    it.save(path)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, metavar="SIDE")
     parser.add_argument("--size", type=int, default=18, metavar="BYTES")
     parser.add_argument("--seconds", type=float, default=1, help="a run")
     parser.add_argument("--repeat", type=int, default=3, help="runs a side and factor")
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if not enter_namespace("bench_overload"):
         return 2
     start = time.monotonic()
     rows = measure(args)
-    if args.json:
-        print_json(overload=rows)
-        return 0
-    print_machine(
+    what = (
         f"overload, {args.size} bytes, {args.seconds:g} s a run, medians of {args.repeat} runs "
         f"in turn; thousands a second; {time.monotonic() - start:.0f} s in all"
     )
-    print_rows(rows)
+    if args.picture:
+        draw(args.picture, what, rows)
+    if args.json:
+        print_json(overload=rows)
+    else:
+        print_machine(what)
+        print_rows(rows)
     return 0
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What do more queues and RPS give on two CPUs, where a packet is cheap and where it is dear?
 
-    .venv/bin/python tools/bench_rps.py  # table: thousand frames a second, and how the CPUs shared them
+    .venv/bin/python tools/bench_rps.py                     # table: thousand frames a second, and how the CPUs shared them
     .venv/bin/python tools/bench_rps.py --rounds 20 --frames 8000
     .venv/bin/python tools/bench_rps.py --json
+    .venv/bin/python tools/bench_rps.py --picture rps.svg   # with the extra `bench`; a .png as well
 
 Frames of 64 flows stand in a wire in memory before the clock starts, and end in a socket's queue. Each CPU of the
 host is a thread of its own that never sleeps, so what is measured is the path and what crosses between the CPUs,
@@ -11,12 +12,12 @@ not wake-ups. A dear packet passes rules of netfilter on its way. No frame may b
 ``lost`` says how many were.
 
 Rows: no RPS; RPS to the CPU itself (what the backlog alone costs), to the other one, to both. Rounds go in turn, and
-the median is told. Needs no privilege. On a machine with less than two idle cores the figures mean nothing.
+the median is told; ``cpu_ns`` is what both threads took of their CPUs for a frame, and neither ever sleeps. Needs no
+privilege. On a machine with less than two idle cores the figures mean nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import threading
@@ -28,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench_stages import udp_frame
-from benchlib import HOST, PORT, machine, print_json, print_machine, print_rows, spread
+from benchlib import HOST, PORT, machine, parser_for, quartiles, report, spread
 
 FLOWS = 64
 WORK = {"cheap": 0, "dear": 100}  # rules of netfilter that a packet passes
@@ -49,6 +50,7 @@ class Side:
     rules: int
     frames: int
     seconds: list[float] = field(default_factory=list)
+    cpu_ns: list[float] = field(default_factory=list)
     share: float = 0.0
     lost: int = 0
 
@@ -83,12 +85,13 @@ class Side:
         before = self.processed()
         goal = sum(before) + self.frames
         threads = [threading.Thread(target=self.play, args=(n, goal)) for n in range(2)]
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time_ns()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         self.seconds.append(time.perf_counter() - start)
+        self.cpu_ns.append((time.process_time_ns() - cpu) / self.frames)
         now = self.processed()
         self.share = (now[1] - before[1]) / self.frames
         got = 0
@@ -119,18 +122,20 @@ class Side:
             "against": against / median,
             "on_cpu1": self.share,
             "spread": spread(self.seconds),
+            "cpu_ns": statistics.median(self.cpu_ns),
             "lost": self.lost,
+            "quartiles": {
+                "kps": quartiles([self.frames / each / 1e3 for each in self.seconds]),
+                "cpu_ns": quartiles(self.cpu_ns),
+            },
         }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--frames", type=int, default=8000, help="of a round; 10000 at most")
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if not 1 <= args.frames <= 10_000 or args.rounds < 1:
         parser.error("--frames 1 to 10000, and --rounds 1 or more")
@@ -144,12 +149,10 @@ def main(argv: list[str] | None = None) -> int:
         rows += [side.row(work, against) for side in sides]
         for side in sides:
             side.host.close()
-    if args.json:
-        print_json(rps=rows)
-        return 0
-    print_machine(f"{FLOWS} flows, 18 bytes each, two CPUs of a host")
-    print_rows(rows)
-    if (machine()["cpus"] or 1) < 2:
+    what = f"{FLOWS} flows, 18 bytes each, two CPUs of a host"
+    axes = ("kps", "thousand frames a second", True), ("cpu_ns", "ns of CPU a frame", False)
+    report(args, what, "rps", rows, ["work"], *axes)
+    if not args.json and (machine()["cpus"] or 1) < 2:
         print("this machine has one core: the host's two CPUs share it")
     return 0
 

@@ -4,6 +4,7 @@
     sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
+    sudo .venv/bin/python tools/bench_rx.py --picture rx.svg        # with the extra `bench`; a .png as well
 
 Fill-then-drain is the quiet measure: the TAP's queue is filled with frames, then one side drains it
 in this thread and its CPU time is taken. Each side does more than the one before it, so the
@@ -51,9 +52,9 @@ from benchlib import (
     ip,
     kernel_socket,
     our_socket,
-    print_json,
-    print_machine,
-    print_rows,
+    parser_for,
+    quartiles,
+    report,
     spread,
     stop_after,
     tap,
@@ -188,7 +189,8 @@ def drains(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
                     bench.round(sides, lost, size, args.frames)
             bare, queue = (statistics.median(sides[name]) for name in ("bare", "queue"))
             for name in names:
-                ns = statistics.median(sides[name]) + (queue if name in ON_TOP else 0)
+                all_ns = [ns + (queue if name in ON_TOP else 0) for ns in sides[name]]
+                ns = statistics.median(all_ns)
                 rows.append(
                     {
                         "size": size,
@@ -199,6 +201,10 @@ def drains(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
                         "kpps": round(1e6 / ns),
                         "spread": round(spread(sides[name]), 3),
                         "lost": lost[name],
+                        "quartiles": {
+                            "ns": quartiles(all_ns),
+                            "kpps": quartiles([1e6 / ns for ns in all_ns]),
+                        },
                     }
                 )
     finally:
@@ -297,6 +303,10 @@ def streams(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
                     "spread": round(spread(rates[name]), 3),
                     "cpu_ns": round(statistics.median(costs[name]), 1),
                     "lost": round(statistics.median(losses[name]), 3),
+                    "quartiles": {
+                        "kpps": quartiles(rates[name]),
+                        "cpu_ns": quartiles(costs[name]),
+                    },
                 }
             )
     return rows
@@ -304,9 +314,7 @@ def streams(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[18, 1472], metavar="BYTES")
     parser.add_argument(
         "--sides",
@@ -321,7 +329,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ring", type=int, default=256, help="receive descriptors")
     parser.add_argument("--stream", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--repeat", type=int, default=5, help="streams a side")
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     known = STREAM_SIDES if args.stream else DRAIN_SIDES
     names = args.sides or known
@@ -330,20 +337,21 @@ def main(argv: list[str] | None = None) -> int:
     if not enter_namespace("bench_rx"):
         return 2
     rows = streams(args, names) if args.stream else drains(args, names)
-    if args.json:
-        print_json(**{"stream" if args.stream else "drain": rows})
-        return 0
+    cpu, rate = "ns of CPU a frame", "thousand frames a second"
     if args.stream:
-        print_machine(
+        what = (
             f"a stream of {args.stream:g} s a side, medians of {args.repeat} in turn; "
             "ns of CPU of the receiving process a frame"
         )
+        axes = ("kpps", rate, True), ("cpu_ns", cpu, False)
+        report(args, what, "stream", rows, ["size"], *axes)
     else:
-        print_machine(
+        what = (
             f"fill {args.frames} frames, drain; medians of {args.rounds} rounds in turn; "
             "ns of CPU a frame"
         )
-    print_rows(rows)
+        axes = ("ns", cpu, False), ("kpps", f"{rate} of CPU", True)
+        report(args, what, "drain", rows, ["size"], *axes)
     return 0
 
 

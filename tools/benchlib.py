@@ -1,7 +1,8 @@
-"""What the benchmarks share: a namespace, wires to measure on, receivers in Python, tables."""
+"""What the benchmarks share: a namespace, wires to measure on, receivers in Python, results."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import ctypes
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
+
+import picture
 
 # The tree this file is in is what is measured, here and in the processes started from here.
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -222,10 +225,20 @@ async def by_asyncio(make: Callable[..., Any], sock: Any, going: Callable[[], bo
 
 def spread(values: Sequence[float]) -> float:
     """Give the distance of the quartiles, as a part of the median."""
+    low, high = _quartiles(values)
+    return (high - low) / (statistics.median(values) or 1)
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """Give what a quarter of the values is below, and what a quarter is above; four digits each."""
+    return [float(f"{value:.4g}") for value in _quartiles(values)]
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
-        return 0.0
-    quarters = statistics.quantiles(values, n=4)
-    return (quarters[2] - quarters[0]) / (statistics.median(values) or 1)
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4)
+    return max(low, min(values)), min(high, max(values))  # of few values they would lie outside
 
 
 def machine() -> dict[str, Any]:
@@ -239,19 +252,35 @@ def machine() -> dict[str, Any]:
     }
 
 
-def print_machine(what: str) -> None:
-    """Print what was measured, where and when."""
+def where() -> str:
+    """Say it in words."""
     it = machine()
-    print(
-        f"{what}; {it['node']}, Linux {it['linux']}, Python {it['python']}, "
-        f"{it['cpus']} CPUs, {it['date']}"
+    return (
+        f"{it['node']}, Linux {it['linux']}, Python {it['python']}, {it['cpus']} CPUs, "
+        f"{it['date']}"
     )
 
 
+def parser_for(description: str | None) -> argparse.ArgumentParser:
+    """Make the command line of a tool, with the forms that results come in."""
+    it = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    it.add_argument("--json", action="store_true", help="print JSON, with quartiles")
+    picture.option(it)
+    return it
+
+
+def print_machine(what: str) -> None:
+    """Print what was measured, where and when."""
+    print(f"{what}; {where()}")
+
+
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table; all have the same keys."""
+    """Print rows as a table; all have the same keys. Quartiles are for programs and pictures."""
     if not rows:
         return
+    rows = [{name: row[name] for name in row if name != "quartiles"} for row in rows]
     texts = [[_text(value) for value in row.values()] for row in rows]
     heads = list(rows[0])
     widths = [max(len(line[i]) for line in [heads, *texts]) for i in range(len(heads))]
@@ -276,3 +305,39 @@ def _text(value: Any) -> str:
 def print_json(**parts: Any) -> None:
     """Print results for programs."""
     print(json.dumps({"machine": machine(), **parts}))
+
+
+Axis = tuple[str, str, bool]  # a column, its unit, and whether most is best
+
+
+def bars(
+    path: Path, what: str, rows: list[dict[str, Any]], by: Sequence[str], *columns: Axis
+) -> None:
+    """Draw the sides: a row of panels for each group of rows that agree in ``by``."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(", ".join(f"{name} {row[name]}" for name in by), []).append(row)
+    under = f"{where()}; a line goes from quartile to quartile"
+    it = picture.Picture(what, under, len(groups) * len(columns), len(columns))
+    for heading, group in groups.items():
+        for column, unit, most in columns:
+            it.bars(group, "side", column, heading, unit, most=most)
+    it.save(path)
+
+
+def report(
+    args: argparse.Namespace,
+    what: str,
+    name: str,
+    rows: list[dict[str, Any]],
+    by: Sequence[str],
+    *columns: Axis,
+) -> None:
+    """Print rows as the command line wants them, and draw them where it wants that (see `bars`)."""
+    if args.picture:
+        bars(args.picture, what, rows, by, *columns)
+    if args.json:
+        print_json(**{name: rows})
+    else:
+        print_machine(what)
+        print_rows(rows)
