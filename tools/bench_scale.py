@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench_stages import Road, count_instructions, measure_ns, udp_frame
+from bench_stages import Road, count_instructions, measure_ns, ours, udp_frame
 
 SOCKETS = (1, 100, 10_000, 60_000)
 FLOWS = (1, 100, 10_000)
@@ -34,7 +34,6 @@ BUDGETS = (10, 300)
 ROUTES = (0, 100, 100_000)
 RULES = (0, 1, 1000)
 GROUPS = (0, 100, 1000)
-APART = {"wire", "libc"}
 
 
 def flows(count: int) -> list[bytes]:
@@ -59,11 +58,6 @@ def ranges(sockets: Sequence[int] = SOCKETS) -> dict[str, list[Road]]:
         "groups": [Road(f"groups {n}", one, groups=n) for n in GROUPS],
         "budget": [Road(f"budget {n}", one, budget=n) for n in reversed(BUDGETS)],
     }
-
-
-def ours(counts: dict[str, float]) -> float:
-    """Add up the stages."""
-    return sum(count for stage, count in counts.items() if stage not in APART)
 
 
 # ---- memory
@@ -146,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
                 row["instructions"] = round(ours(counts[road.name]), 1)
                 row["growth"] = round(ours(counts[road.name]) / ours(counts[first]) - 1, 3)
             if ns:
-                row |= ns[road.name]
+                row |= {name: ns[road.name][name] for name in ("ns", "spread")}
                 row["ns_growth"] = round(ns[road.name]["ns"] / ns[first]["ns"] - 1, 3)
             rows.append(row)
     if args.json:

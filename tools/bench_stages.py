@@ -3,6 +3,7 @@
 
     .venv/bin/python tools/bench_stages.py                  # table
     .venv/bin/python tools/bench_stages.py --json
+    .venv/bin/python tools/bench_stages.py --picture stages.svg # with the extra `bench`; a .png as well
     .venv/bin/python tools/bench_stages.py --record FILE    # write the figures that tests/test_stages.py holds to
 
 Frames come over a wire in memory, so nothing needs root. Instructions are counted by valgrind's
@@ -23,10 +24,8 @@ Roads:
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -35,8 +34,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,8 @@ from typing import Any
 HOST, PEER, OTHER = "10.0.0.2", "10.0.0.1", "10.0.0.9"
 HOST_MAC, PEER_MAC, OTHER_MAC = "020000000002", "020000000001", "020000000099"
 UDP_GRO, PORT = 104, 9000
+NETIF_F_GRO, NETIF_F_GRO_FRAGLIST = 4, 16
+APART = {"wire", "libc"}
 STAGES = ("device", "driver", "irq", "napi", "netif", "proto", "sock", "other", "wire", "libc")
 
 
@@ -110,7 +110,8 @@ class Road:
     name: str
     frames: Sequence[bytes]
     promisc: bool = False
-    gro: bool = False
+    gro: bool = False  # the socket has UDP_GRO
+    features: int = NETIF_F_GRO  # of the device: which GRO there is
     sockets: int = 1
     groups: int = 0
     ring: int = 256
@@ -147,6 +148,8 @@ class Machine:
             ours, "tap0", addr=f"{HOST}/24", mac=mac, ring=road.ring
         )
         self.device.nic.set_coalesce(0)
+        self.device.nic.features &= ~(NETIF_F_GRO | NETIF_F_GRO_FRAGLIST)
+        self.device.nic.features |= road.features
         if road.routes:
             index = self.device.ifindex
             self.host.inet.routes.fib.update(
@@ -274,7 +277,7 @@ def count_instructions(roads: Sequence[Road]) -> dict[str, dict[str, float]]:
         path = os.pathsep.join(filter(None, (where, os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             command,
-            input=json.dumps([vars(road) for road in pack(roads)]),
+            input=pack(roads),
             capture_output=True,
             text=True,
             check=False,
@@ -294,24 +297,38 @@ def count_instructions(roads: Sequence[Road]) -> dict[str, dict[str, float]]:
     return result
 
 
-def pack(roads: Sequence[Road]) -> Iterator[Any]:
-    """Make roads fit for JSON."""
-    for road in roads:
-        values = {k: getattr(road, k) for k in road.__dataclass_fields__}
-        yield argparse.Namespace(**values | {"frames": [f.hex() for f in road.frames]})
+def compiler() -> str:
+    """Say what the compiled modules were built with: its name and major version."""
+    import netstack._fastpath
+
+    built = Path(netstack._fastpath.__file__).read_bytes()
+    for name, note in (("clang", rb"clang version (\d+)"), ("gcc", rb"GCC: \([^)]*\) (\d+)")):
+        if found := re.search(note, built):
+            return f"{name} {found[1].decode()}"
+    return "unknown"
+
+
+def pack(roads: Sequence[Road]) -> str:
+    """Make roads fit for a pipe; frames that several of them have go once."""
+    sets = {id(road.frames): [frame.hex() for frame in road.frames] for road in roads}
+    rows = [{**vars(road), "frames": id(road.frames)} for road in roads]
+    return json.dumps([sets, rows])
 
 
 def unpack(text: str) -> list[Road]:
     """Read what ``pack`` made."""
-    rows = json.loads(text)
-    return [Road(**row | {"frames": [bytes.fromhex(f) for f in row["frames"]]}) for row in rows]
+    sets, rows = json.loads(text)
+    frames = {number: [bytes.fromhex(frame) for frame in sets[number]] for number in sets}
+    return [Road(**row | {"frames": frames[str(row["frames"])]}) for row in rows]
 
 
 # ---- nanoseconds
 
 
-def measure_ns(roads: Sequence[Road], rounds: int) -> dict[str, dict[str, float]]:
+def measure_ns(roads: Sequence[Road], rounds: int) -> dict[str, dict[str, Any]]:
     """Run the roads in turn; ns of CPU a frame, sender's and wire's part included."""
+    from benchlib import quartiles, spread
+
     machines = [Machine(road) for road in roads]
     took: dict[str, list[float]] = {road.name: [] for road in roads}
     for turn in range(rounds + 2):
@@ -321,51 +338,65 @@ def measure_ns(roads: Sequence[Road], rounds: int) -> dict[str, dict[str, float]
                 took[road.name].append(tally["cpu_ns"] / road.count)
     for machine in machines:
         machine.close()
-    out = {}
-    for name, values in took.items():
-        quarters = statistics.quantiles(values, n=4)
-        middle = statistics.median(values)
-        out[name] = {
-            "ns": round(middle, 1),
-            "spread": round((quarters[2] - quarters[0]) / middle, 3),
+    return {
+        name: {
+            "ns": round(statistics.median(values), 1),
+            "spread": round(spread(values), 3),
+            "quartiles": {"ns": quartiles(values)},
         }
-    return out
+        for name, values in took.items()
+    }
 
 
 # ---- the tool
 
 
-def print_table(counts: dict[str, dict[str, float]], ns: dict[str, dict[str, float]]) -> None:
+def ours(counts: dict[str, float]) -> float:
+    """Add up the stages: without the wire in memory, and without libc."""
+    return sum(count for stage, count in counts.items() if stage not in APART)
+
+
+def print_table(counts: dict[str, dict[str, float]], ns: dict[str, dict[str, Any]]) -> None:
     """Print both kinds of figures."""
-    print(
-        f"instructions a frame by stage; ns of CPU with the sender's part; {platform.node()}, "
-        f"Linux {platform.release()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}"
-    )
     print(f"{'road':<10}", *(f"{stage:>7}" for stage in STAGES), f"{'ours':>7}", end="")
     print(f"{'ns':>8} {'spread':>7}")
     for name in ns or counts:
         row = counts.get(name, {})
-        ours = sum(v for stage, v in row.items() if stage not in {"wire", "libc"})
         cells = (f"{row.get(stage, 0):>7.1f}" for stage in STAGES)
-        print(f"{name:<10}", *cells, f"{ours:>7.1f}", end="")
+        print(f"{name:<10}", *cells, f"{ours(row):>7.1f}", end="")
         if name in ns:
             print(f"{ns[name]['ns']:>8.1f} {ns[name]['spread']:>7.1%}", end="")
         print()
 
 
+def draw(
+    path: Path, what: str, counts: dict[str, dict[str, float]], ns: dict[str, dict[str, Any]]
+) -> None:
+    """Draw the instructions of each road by stage, and its nanoseconds."""
+    import picture
+    from benchlib import where
+
+    it = picture.Picture(what, where(), bool(counts) + bool(ns))
+    if counts:
+        rows = [{"side": road, **row} for road, row in counts.items()]
+        stages = [stage for stage in STAGES if stage not in APART]
+        it.stack(rows, "side", stages, "above the wire", "instructions a frame")
+    if ns:
+        rows = [{"side": road, **row} for road, row in ns.items()]
+        unit = "ns of CPU a frame, the sender's part included; the line: quartile to quartile"
+        it.bars(rows, "side", "ns", "with a wire in memory", unit, most=False)
+    it.save(path)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    # Not at the top: tests load this file for its roads, and what they measure may be another build.
+    from benchlib import parser_for, print_json, print_machine
+
+    parser = parser_for(__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="of nanoseconds; 0 for none")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--record", metavar="FILE", help="write the counts there")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.work:
-        work(unpack(sys.stdin.read()))
-        return 0
     counts: dict[str, dict[str, float]] = {}
     if shutil.which("valgrind"):
         counts = count_instructions(ROADS)
@@ -373,13 +404,21 @@ def main(argv: list[str] | None = None) -> int:
         print("bench_stages: no valgrind, so no instructions are counted", file=sys.stderr)
     ns = measure_ns(ROADS, args.rounds) if args.rounds else {}
     if args.record:
-        Path(args.record).write_text(json.dumps(counts, indent=1) + "\n")
+        record = {"compiler": compiler(), "instructions": counts}
+        Path(args.record).write_text(json.dumps(record, indent=1) + "\n")
+    what = "instructions a frame by stage; ns of CPU with the sender's part"
+    if args.picture and (counts or ns):
+        draw(args.picture, what, counts, ns)
     if args.json:
-        print(json.dumps({"instructions": counts, "ns": ns}))
+        print_json(compiler=compiler(), instructions=counts, ns=ns)
     else:
+        print_machine(what)
         print_table(counts, ns)
     return 0
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--work"]:
+        work(unpack(sys.stdin.read()))
+        sys.exit()
     sys.exit(main())
