@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 
 import pytest
@@ -92,28 +91,35 @@ def test_sysctls_of_rps_round_and_refuse_as_linux_does(host):
 
 LINUX = """
 mount -t sysfs none /mnt && cd /mnt/class/net/lo/queues/rx-0 || exit 9
-for v in 1 3 0 2; do printf %s $v > rps_cpus && cat rps_cpus; done
+for v in $0; do printf %s $v > rps_cpus && cat rps_cpus; done
 for v in 1 3 100 4096 0; do printf %s $v > rps_flow_cnt && cat rps_flow_cnt; done
 """
 
 
+def digits(text: str) -> list[str]:
+    """Give the lines without the digits of CPUs that only one side has."""
+    return [line.replace(",", "").lstrip("0") or "0" for line in text.splitlines()]
+
+
 @pytest.mark.tap
 def test_texts_are_those_of_this_kernel():
-    if os.geteuid():
-        pytest.skip("makes a network namespace and mounts its sysfs: wants root")
+    with open("/sys/devices/system/cpu/possible") as file:
+        cpus = int(file.read().strip().rpartition("-")[2]) + 1
+    masks = "1302" if cpus > 1 else "10"
     ran = subprocess.run(
-        ["unshare", "-n", "-m", "sh", "-c", LINUX], capture_output=True, text=True, check=False
+        ["unshare", "-n", "-m", "sh", "-c", LINUX, " ".join(masks)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ran.returncode == 9:
         pytest.skip("no sysfs can be mounted here")
-    with open("/sys/devices/system/cpu/possible") as file:
-        cpus = int(file.read().strip().rpartition("-")[2]) + 1
-    if not 2 <= cpus <= 16:
-        pytest.skip("a host has 1 to 16 CPUs, and the test takes two")
     ours = []
-    with memory_host(cpus=cpus) as it:
-        for path, values in ((CPUS, "1302"), (FLOWS, ("1", "3", "100", "4096", "0"))):
+    most = 16  # CPUs of a host
+    with memory_host(cpus=min(cpus, most)) as it:
+        for path, values in ((CPUS, masks), (FLOWS, ("1", "3", "100", "4096", "0"))):
             for value in values:
                 sysfs.write(it.host, path, value)
                 ours.append(sysfs.read(it.host, path))
-    assert "".join(ours) == ran.stdout
+    show = digits if cpus > most else str.splitlines
+    assert show("".join(ours)) == show(ran.stdout)
