@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.bench  # numpy in a sanitized run would tell nothing about netstack
+
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "picture.py"
 ROWS = [
     {"side": "bare", "ns": 400.0, "kpps": 2500.0, "quartiles": {"ns": [390.0, 420.0]}},
