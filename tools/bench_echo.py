@@ -45,6 +45,7 @@ from benchlib import (
     kernel_socket,
     our_socket,
     parser_for,
+    percentile,
     quartiles,
     report,
     spread,
@@ -162,16 +163,6 @@ def run_client(to: str, size: int, window: int, seconds: float) -> None:
     steps = tally.pop("ns")
     times = {f"p{p:g}": percentile(steps, p / 100) for p in (50, 90, 99, 99.9)}
     print(json.dumps({"warm": warm["packets"], "times": times, **tally}))
-
-
-def percentile(steps: dict[int, int], part: float) -> float:
-    """Give the microseconds that this part of the answers did not exceed."""
-    left = part * sum(steps.values())
-    for ns in sorted(steps):
-        left -= steps[ns]
-        if left <= 0:
-            return ns / 1000
-    return 0.0
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:

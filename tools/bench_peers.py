@@ -38,6 +38,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from benchlib import (
     enter_namespace,
     ip,
     parser_for,
+    percentile,
     print_json,
     print_machine,
     print_rows,
@@ -88,10 +90,11 @@ class Peer:
         from netstack.lab import another_network
 
         self.side, self.frames = side, frames
-        self.rates: list[float] = []
-        self.cpu: list[float] = []
-        self.times: list[dict[int, int]] = []
-        self.lost = 0
+        self.rates: list[float]
+        self.cpu: list[float]
+        self.times: Counter[int]  # how many answers took so many ns
+        self.lost: int
+        self.forget()
         options = ["-O"] if side == "pytcp" else []
         command = [sys.executable, *options, PROGRAMS, side, work, str(frames)]
         with another_network():
@@ -117,11 +120,10 @@ class Peer:
         """Wait for the host, and for the kernel to see the cable."""
         if self.answer(PATIENCE, 6) != b"ready\n":
             raise RuntimeError(f"{self.side} did not come up; its own words are above")
-        request = struct.pack("16sH22x", b"tap0", 0)
-        while (
-            not struct.unpack("16xH22x", fcntl.ioctl(self.control, SIOCGIFFLAGS, request))[0]
-            & IFF_RUNNING
-        ):
+        late = time.monotonic() + PATIENCE
+        while not self.flags() & IFF_RUNNING:
+            if time.monotonic() > late:
+                raise RuntimeError(f"the TAP of {self.side} has no carrier")
             time.sleep(0.01)
         for sock in (self.sender, self.client):
             sock.bind((PEER, 0))
@@ -131,6 +133,12 @@ class Peer:
             socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 200_000)
         )
         self.pause()
+
+    def flags(self) -> int:
+        """Give the flags of the TAP."""
+        request = struct.pack("16sH22x", b"tap0", 0)
+        got = fcntl.ioctl(self.control, SIOCGIFFLAGS, request)
+        return int(struct.unpack("16xH22x", got)[0])
 
     def answer(self, seconds: float, size: int = 1) -> bytes:
         """Read what the process says, or nothing when it does not by then."""
@@ -157,16 +165,16 @@ class Peer:
             left -= min(left, part)
         answer = self.answer(5)
         wall, cpu = time.perf_counter_ns() - start, time.clock_gettime_ns(self.clock) - cpu
-        while (
-            not answer
-        ):  # make up for what was lost, so that the next burst begins at its beginning
+        if answer:
+            return self.frames / wall * 1e6, cpu / self.frames
+        # Make up for what was lost, so that the next burst begins at its beginning, and send that.
+        self.sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+        while not self.answer(0.05):
             self.lost += 1
-            self.sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
             self.sender.send(bytes(size))
             if self.process.poll() is not None or self.lost > self.frames:
                 raise RuntimeError(f"{self.side} takes nothing any more")
-            answer = self.answer(0.05)
-        return self.frames / wall * 1e6, cpu / self.frames
+        return self.burst(size)
 
     def echo(self, size: int, window: int, seconds: float) -> tuple[float, float]:
         """Keep datagrams in flight; thousand a second, ns of CPU an answer."""
@@ -181,7 +189,7 @@ class Peer:
         tally = ping(self.client.fileno(), size, window, seconds)
         cpu = time.clock_gettime_ns(self.clock) - cpu
         self.lost += tally["lost"]
-        self.times.append(tally["ns"])
+        self.times.update(tally["ns"])
         return tally["packets"] / tally["wall_ns"] * 1e6, cpu / max(1, tally["packets"])
 
     def turn(self, work: str, size: int, seconds: float) -> None:
@@ -217,27 +225,17 @@ class Peer:
             "of_first": round(rate / first, 4),
             "spread": round(spread(self.rates), 3),
             "cpu_ns": round(statistics.median(self.cpu)),
-            "p50": percentile(self.times, 0.5),
-            "p99": percentile(self.times, 0.99),
+            "p50": percentile(self.times, 0.5) if self.times else None,
+            "p99": percentile(self.times, 0.99) if self.times else None,
             "lost": self.lost,
             "quartiles": {"kps": quartiles(self.rates), "cpu_ns": quartiles(self.cpu)},
         }
-        self.rates, self.cpu, self.times, self.lost = [], [], [], 0
+        self.forget()
         return result
 
-
-def percentile(runs: list[dict[int, int]], part: float) -> float | None:
-    """Give the microseconds that this part of all answers did not exceed."""
-    steps: dict[int, int] = {}
-    for run in runs:
-        for ns, count in run.items():
-            steps[ns] = steps.get(ns, 0) + count
-    left = part * sum(steps.values())
-    for ns in sorted(steps):
-        left -= steps[ns]
-        if left <= 0:
-            return ns / 1000
-    return None
+    def forget(self) -> None:
+        """Begin anew."""
+        self.rates, self.cpu, self.times, self.lost = [], [], Counter(), 0
 
 
 def measure(args: argparse.Namespace, sides: list[str]) -> list[dict[str, Any]]:
@@ -267,7 +265,7 @@ def measure_one(
         for peer in peers:
             peer.turn(work, size, args.seconds)
             if not number:  # the first round warms up
-                peer.rates, peer.cpu, peer.times, peer.lost = [], [], [], 0
+                peer.forget()
     first = statistics.median(peers[0].rates)
     return [peer.row(work, size, first) for peer in peers]
 
@@ -300,7 +298,11 @@ def main(argv: list[str] | None = None) -> int:
         )
     if not enter_namespace("bench_peers"):
         return 2
-    rows = measure(args, sides)
+    try:
+        rows = measure(args, sides)
+    except RuntimeError as error:
+        print(f"bench_peers: {error}", file=sys.stderr)
+        return 1
     have = ", ".join(f"{NEEDS[side][0]} {versions[side]}" for side in sides if versions[side])
     what = (
         f"bursts of {args.frames}, echoes for {args.seconds:g} s, medians of {args.rounds} rounds in turn; "

@@ -241,6 +241,16 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
     return max(low, min(values)), min(high, max(values))  # of few values they would lie outside
 
 
+def percentile(steps: dict[int, int], part: float) -> float:
+    """Give the microseconds that this part did not exceed, of how many took how many nanoseconds."""
+    left = part * sum(steps.values())
+    for ns in sorted(steps):
+        left -= steps[ns]
+        if left <= 0:
+            return ns / 1000
+    return 0.0
+
+
 def machine() -> dict[str, Any]:
     """Say where and when."""
     return {

@@ -21,13 +21,8 @@ from typing import Self
 from netstack.lab import another_network
 from tests.netns import link_up
 
-IFF_TAP, IFF_NO_PI, IFF_NAPI, IFF_VNET_HDR, TUNSETIFF = (
-    0x0002,
-    0x1000,
-    0x0010,
-    0x4000,
-    0x400454CA,
-)
+IFF_TAP, IFF_NO_PI, IFF_NAPI, IFF_VNET_HDR = 0x0002, 0x1000, 0x0010, 0x4000
+TUNSETIFF = 0x400454CA
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 UDP_GRO = 104
 SO_RCVBUFFORCE = 33
