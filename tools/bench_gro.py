@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What GRO costs and what it gives, here and in the kernel: ns and instructions a frame, frames a packet.
 
-    sudo tools/bench_gro.py                          # 1, 8 and 64 flows of 1472 bytes, 20 rounds
-    sudo tools/bench_gro.py --flows 1 --size 18 --rounds 60
-    sudo tools/bench_gro.py --sides netstack --json  # needs no root
-    sudo tools/bench_gro.py --picture gro.svg        # with the extra `bench`; a .png as well
+    sudo .venv/bin/python tools/bench_gro.py                          # 1, 8 and 64 flows of 1472 bytes, 20 rounds
+    sudo .venv/bin/python tools/bench_gro.py --flows 1 --size 18 --rounds 60
+    sudo .venv/bin/python tools/bench_gro.py --sides netstack --json  # needs no root
+    sudo .venv/bin/python tools/bench_gro.py --picture gro.svg        # with the extra `bench`; a .png as well
 
 Flows send a frame each in turn. Each line is one kind of frames, with GRO off and on:
 

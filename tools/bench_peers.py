@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Other stacks in Python beside netstack, each behind a TAP of its own: what a frame costs, how many a second.
 
-    sudo tools/bench_peers.py                              # all sides that are installed
-    sudo tools/bench_peers.py --sides netstack scapy --sizes 18 --rounds 20
-    sudo tools/bench_peers.py --json
-    sudo tools/bench_peers.py --picture peers.svg          # with the extra `bench`; a .png as well
+    sudo .venv/bin/python tools/bench_peers.py                              # all sides that are installed
+    sudo .venv/bin/python tools/bench_peers.py --sides netstack scapy --sizes 18 --rounds 20
+    sudo .venv/bin/python tools/bench_peers.py --json
+    sudo .venv/bin/python tools/bench_peers.py --picture peers.svg          # with the extra `bench`; a .png as well
 
 Sides, the first of them the yardstick:
 
