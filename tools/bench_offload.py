@@ -4,7 +4,7 @@
     sudo .venv/bin/python tools/bench_offload.py                  # 18, 64 and 1472 bytes: fill and drain, then streams
     sudo .venv/bin/python tools/bench_offload.py --rounds 9 --json
     sudo .venv/bin/python tools/bench_offload.py --picture offload.svg # with the extra `bench`; a .png as well
-    sudo .venv/bin/python tools/bench_offload.py --small          # what a virtio header costs datagrams of a sender without GSO
+    sudo .venv/bin/python tools/bench_offload.py --small  # what the header costs a sender without GSO
 
 The sides take turns within one run, so that what disturbs the machine disturbs all of them. Fill-then-drain is the
 quiet measure: the TAP's queue is filled, and one thread drains it, whose CPU time is divided by the datagrams:

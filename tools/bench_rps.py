@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What do more queues and RPS give on two CPUs, where a packet is cheap and where it is dear?
 
-    .venv/bin/python tools/bench_rps.py                     # table: thousand frames a second, and how the CPUs shared them
+    .venv/bin/python tools/bench_rps.py   # table: thousand frames a second, and how the CPUs shared them
     .venv/bin/python tools/bench_rps.py --rounds 20 --frames 8000
     .venv/bin/python tools/bench_rps.py --json
     .venv/bin/python tools/bench_rps.py --picture rps.svg   # with the extra `bench`; a .png as well

@@ -14,8 +14,8 @@ frame may need several buffers, does it pass through the NIC's memory (``fifo``)
 from libc.string cimport memcpy, memmove
 
 from netstack._abi cimport (
-    add_owned64, get_be16, get_be32, htons, likely, load_acquire32, prefetchw, store_relaxed32, store_release16, u8, u16,
-    u32, u64, unlikely,
+    add_owned64, get_be16, get_be32, htons, likely, load_acquire32, prefetchw, store_relaxed32, store_release16,
+    u8, u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_fold, csum_fold64, csum_partial, csum_tcpudp_magic, ip_fast_csum
 from netstack._counters cimport (
