@@ -11,8 +11,8 @@ CPU's own thread takes the role when an event wakes it and gives it back before 
 empty may take it too and poll the hardware itself (``_busy.pyx``): no thread has to be woken, so none is switched to.
 
 The thread gives way: when an application asks for the role (``want_role``), the thread ends its pass, leaves the wires
-to the application (``irq_suspended``) and sleeps. It looks every irq_suspend_timeout whether one has polled since, and
-takes the wires back if none has.
+to the application (``irq_suspended``) and sleeps. It looks every irq_suspend_timeout whether one has polled since, up
+to four times as seldom while one goes on, and takes the wires back if none has.
 """
 
 cimport cython
@@ -216,12 +216,13 @@ cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept 
     """Did a timer wake the thread while an application polls? Then it looks again later, without the role.
 
     The application's polls run the timers of hardware and NAPIs too. Becoming the CPU now would put a third thread
-    between it and the core that it polls on.
+    between it and the core that it polls on; even a look costs it a switch, so while it goes on they become rarer.
     """
+    cdef u64 timeout = sysctl_get(sd.n, irq_suspend_timeout)
     cdef u64 word, until, now
     if got > 1 or (got == 1 and event.data.ptr != &sd.timer_fd):
         return False
-    until = load_relaxed64(&sd.last_busy_poll) + sysctl_get(sd.n, irq_suspend_timeout)
+    until = load_relaxed64(&sd.last_busy_poll) + timeout
     now = monotonic_ns()
     if got < 0 or not load_acquire32(&sd.irq_suspended) or now >= until or load_acquire32(&sd.stop):
         return False
@@ -229,7 +230,8 @@ cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept 
         read(sd.timer_fd, &word, 8)
         exchange32(&sd.timer_armed, 0)
         fence()
-    irq_watch(sd, until - now)     # if interrupts came on meanwhile, it finds that and does nothing
+    sd.looks = min(sd.looks + 1, <u32>MAX_LOOKS)
+    irq_watch(sd, until - now + (sd.looks - 1) * timeout)  # if interrupts came on meanwhile, it finds that and is done
     return True
 
 
@@ -257,6 +259,7 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
 
 cdef enum:
     MAX_EVENTS = 16
+    MAX_LOOKS = 4                  # irq_suspend_timeouts between two looks at an application that goes on polling
     HAND_OVER_NS = 100_000         # that an application may take to take what it asked for
 
 
@@ -293,6 +296,7 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
         given = load_acquire32(&sd.want_role) != 0
         if given:
             irq_suspend(sd, -1)
+            sd.looks = 0
         store_seq32(&sd.sleeping, 1)
         fence()
         ns = -1 if given else sleep_time(sd)
