@@ -11,10 +11,11 @@ address is four numbers, `"localhost"`, `""` for any address, or `"<broadcast>"`
 from __future__ import annotations
 
 import errno as _errno
+import os as _os
 import socket as _stdlib
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from netstack.errors import oserror
 from netstack.sock._socket import Socket
@@ -34,13 +35,11 @@ if TYPE_CHECKING:
             self, n: int, bufsize: int = 65535, flags: int = 0
         ) -> list[tuple[bytes, tuple[str, int]]]:
             """Wait for one datagram, take up to ``n`` of what is there."""
-            raise NotImplementedError
 
         def recv_batch_into(
             self, buffer: WriteableBuffer, packets: WriteableBuffer, flags: int = 0
         ) -> int:
             """Fill a buffer with data and one with records of 16 bytes; how many."""
-            raise NotImplementedError
 
         def send_batch(
             self,
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
             flags: int = 0,
         ) -> int:
             """Send many; how many were sent."""
-            raise NotImplementedError
 
         def send_batch_from(
             self,
@@ -58,11 +56,12 @@ if TYPE_CHECKING:
             flags: int = 0,
         ) -> int:
             """Send what ``recv_batch_into`` left, back to whom it came from; how many."""
-            raise NotImplementedError
 
 
 # Every constant, exception and enumeration of the standard library's module, with its value.
 from socket import *  # type: ignore[assignment]  # noqa: F403
+from socket import AddressInfo as AddressInfo
+from socket import MsgFlag as MsgFlag
 
 # Constants that Linux has and Python's module does not name.
 SO_ATTACH_FILTER = 26
@@ -181,6 +180,44 @@ class socket(Socket):  # type: ignore[no-redef]
     def type(self) -> _stdlib.SocketKind:
         """SOCK_DGRAM or SOCK_RAW."""
         return _stdlib.SocketKind(super().type)
+
+    def listen(self, backlog: int = 0, /) -> NoReturn:
+        """Refuse, as the kernel does for datagrams: EOPNOTSUPP."""
+        self.getsockname()  # EBADF when closed
+        raise oserror(_errno.EOPNOTSUPP, _os.strerror(_errno.EOPNOTSUPP))
+
+    def accept(self) -> NoReturn:
+        """Refuse, as the kernel does for datagrams: EOPNOTSUPP."""
+        self.listen()
+
+    @property
+    def timeout(self) -> float | None:
+        """The timeout in seconds, None for none."""
+        return self.gettimeout()
+
+    def get_inheritable(self) -> bool:
+        """Tell whether the fd of `fileno()` stays open in programs that are executed."""
+        return _os.get_inheritable(self.fileno())
+
+    def set_inheritable(self, inheritable: bool, /) -> None:
+        """Let the fd of `fileno()`, which only signals, stay open in programs that are executed."""
+        _os.set_inheritable(self.fileno(), inheritable)
+
+    def sendfile(self, file: object, offset: int = 0, count: int | None = None) -> NoReturn:
+        """Refuse, as the standard library does for datagrams."""
+        raise ValueError("only SOCK_STREAM type sockets are supported")
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        raise TypeError(f"cannot pickle {self.__class__.__name__!r} object")
+
+    def dup(self) -> NoReturn:
+        """Refuse, as detach() does."""
+        self.getsockname()  # EBADF when closed
+        raise oserror(
+            _errno.EOPNOTSUPP,
+            "a netstack socket can't be duplicated: its fd only signals, its methods have the data",
+        )
 
     def detach(self) -> NoReturn:
         """Refuse: the fd signals, but the socket is not in it."""

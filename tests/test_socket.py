@@ -5,10 +5,12 @@ sent arrive. It returns anything comparable; an exception counts as its type, er
 """
 
 import errno
+import pickle
 import select
 import socket as kernel
 import struct
 import time
+from copy import copy
 
 import pytest
 
@@ -620,7 +622,139 @@ def meminfo(w):
     return values, len(sock.getsockopt(SOL_SOCKET, 55, 20))
 
 
+@case
+def control_messages_wrong(w):
+    server, client = pair(w)
+    number = struct.pack("i", 1)
+    wrong = [
+        5,
+        None,
+        [5],
+        [object()],
+        [()],
+        [(1, 2)],
+        [(0, 2, number, b"")],
+        [(1, 2, 3)],
+        [(1, 1, "x")],
+        [("x", 2, number)],
+        [(0, "x", number)],
+    ]
+    return [attempt(client.sendmsg, [b"x"], given)[0] for given in wrong] + [
+        attempt(client.sendmsg, 5),
+        attempt(client.sendmsg, [b"x"], 5),
+        attempt(server.recvmsg_into, 5),
+        attempt(server.recvmsg_into, [b"x"]),
+    ]
+
+
+@case
+def control_messages_of_other_levels(w):
+    _, client = pair(w)
+    number = struct.pack("i", 1)
+    given = [
+        [(77, 99, number)],
+        [(41, 50, bytes(20))],
+        [(SOL_SOCKET, 1, number)],
+        [(SOL_SOCKET, 2, bytes(12))],
+        [(SOL_SOCKET, 37, struct.pack("i", 1))],
+        [(SOL_SOCKET, 37, struct.pack("i", 0x303))],
+        [(SOL_SOCKET, 37, struct.pack("i", 0x18))],
+        [(SOL_SOCKET, 37, b"x")],
+        [(SOL_SOCKET, 99, number)],
+        [(SOL_UDP, 103, number)],
+        [(SOL_UDP, 104, number)],
+        [[SOL_IP, kernel.IP_TTL, number]],
+        [(77, 0, bytes(100000))],
+        [(77, 0, bytes(200000))],
+        [(77, 0, bytes(20000))] * 7,
+    ]
+    return [attempt(client.sendmsg, [b"x"], control) for control in given]
+
+
+@case
+def as_many_buffers_as_linux_takes(w):
+    server, client = pair(w)
+    out = [attempt(client.sendmsg, [b"ab"] * n) for n in (0, 16, 17, 1024, 1025, 1)]
+    w.settle()
+    for n in (0, 16, 17, 1024, 1025):
+        into = [bytearray(1) for _ in range(n)]
+        got = attempt(server.recvmsg_into, into)
+        out += [got[:3], b"".join(into)]
+    return out
+
+
+@case
+def receiving_nothing_takes_nothing(w):
+    server, _ = sent(w)
+    out = [server.recv(0), server.recv_into(bytearray()), server.recvfrom(9)[0]]
+    server.setblocking(False)
+    out += [server.recv(0), server.recv_into(bytearray())]
+    server.close()
+    return [*out, server.recv(0), server.recv_into(bytearray())]
+
+
+@case
+def an_address_of_none(w):
+    _, client = pair(w)
+    return [
+        attempt(client.sendto, b"x", None),
+        attempt(client.sendto, b"x", 0, None),
+        client.sendmsg([b"x"], [], 0, None),
+        attempt(client.sendto, b"x", ("\ud800", 7)),
+        attempt(client.connect_ex, 5),
+        attempt(client.connect_ex, (HERE, 70000)),
+        client.close(),
+        attempt(client.connect_ex, 5),
+    ]
+
+
+@case
+def waiting_for_errors_beside_datagrams(w):
+    server, _ = sent(w)
+    server.settimeout(0.05)
+    return attempt(server.recvmsg, 9, 99, kernel.MSG_ERRQUEUE), server.recv(9)
+
+
 # ---- the object
+
+
+@case
+def kinds_that_do_not_exist(w):
+    dgram = kernel.SOCK_DGRAM
+    types = [dgram | 0x10, dgram | 0x40, dgram | 0x100000, 99, 11, -1 & ~dgram]
+    flagged = w.socket(kernel.AF_INET, dgram | kernel.SOCK_CLOEXEC | kernel.SOCK_NONBLOCK)
+    return [
+        [attempt(w.socket, kernel.AF_INET, wrong, 17) for wrong in types],
+        (flagged.type, flagged.getblocking()),
+        w.socket(kernel.AF_INET, dgram, -1).proto,
+    ]
+
+
+@case
+def timeouts_are_rounded_up(w):
+    sock = w.socket()
+    out = []
+    for value in (1 / 3, 1.9e-9, 1e-12, 2.5, 123456.789012345678, 3, True):
+        sock.settimeout(value)
+        out.append(sock.gettimeout())
+    return out + [
+        attempt(sock.settimeout, value)[0]
+        for value in (-1, -1e-12, float("nan"), float("inf"), -float("inf"), 2**64, -(2**64))
+    ]
+
+
+@case
+def inheritable(w):
+    sock = w.socket()
+    out = [sock.get_inheritable(), sock.set_inheritable(True), sock.get_inheritable()]
+    sock.close()
+    return [*out, attempt(sock.get_inheritable), attempt(sock.set_inheritable, True)]
+
+
+@case
+def what_no_datagram_socket_does(w):
+    sock = w.socket()
+    return attempt(sock.sendfile, None)[::2], attempt(pickle.dumps, sock), attempt(copy, sock)
 
 
 @case
@@ -689,6 +823,7 @@ def test_does_what_the_standard_library_does(name):
 
 
 def test_the_module_has_the_standard_library_s_constants():
+    assert (ours.MsgFlag, ours.AddressInfo) == (kernel.MsgFlag, kernel.AddressInfo)
     names = [name for name in dir(kernel) if name.isupper() and name != "EBADF"]
     assert len(names) > 200
     assert {name: getattr(ours, name) for name in names if name in kernel.__all__} == {
@@ -717,9 +852,12 @@ def test_a_forgotten_socket_warns_and_closes():
         it.socket(HERE, 9000)
 
 
-def test_detach_is_refused_with_a_reason():
-    with rig() as it, pytest.raises(OSError, match="can't be detached") as caught:
-        it.socket().detach()
+@pytest.mark.parametrize(
+    ("name", "reason"), [("detach", "can't be detached"), ("dup", "can't be duplicated")]
+)
+def test_what_needs_the_socket_in_the_fd_is_refused_with_a_reason(name, reason):
+    with rig() as it, pytest.raises(OSError, match=reason) as caught:
+        getattr(it.socket(), name)()
     assert caught.value.errno == errno.EOPNOTSUPP
 
 

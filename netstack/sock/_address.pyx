@@ -69,7 +69,10 @@ cdef int parse_host(object host, u32 *addr) except -1:
         host = bytes(host).decode("ascii", "replace")
     elif not isinstance(host, str):
         raise TypeError(f"str, bytes or bytearray expected, not {type(host).__name__}")
-    text = PyUnicode_AsUTF8AndSize(host, &size)
+    try:
+        text = PyUnicode_AsUTF8AndSize(host, &size)
+    except UnicodeEncodeError:
+        raise TypeError("encoding of hostname failed") from None
     if parse_quad(text, size, addr):
         return 0
     if "\0" in host:
@@ -78,7 +81,7 @@ cdef int parse_host(object host, u32 *addr) except -1:
         addr[0] = 0
     elif host == "<broadcast>":
         addr[0] = <u32>0xFFFFFFFF
-    elif host == "localhost":
+    elif host.lower() == "localhost":
         addr[0] = 0x7F000001
     elif set(host) <= set("0123456789abcdefABCDEFxX.") and inet_aton(text, &old_form):
         addr[0] = ntohl(old_form.s_addr)

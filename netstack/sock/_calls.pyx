@@ -11,6 +11,7 @@ from cpython.number cimport PyNumber_Index
 from libc.errno cimport (
     EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, ENETDOWN, ENOTCONN, EPROTONOSUPPORT, ESOCKTNOSUPPORT,
 )
+from libc.math cimport ceil
 from libc.string cimport strerror
 
 from netstack._abi cimport fetch_or32, load_acquire32, spin_lock, spin_unlock, u16, u32, u64
@@ -27,11 +28,23 @@ from netstack.sock._wake cimport sock_wake
 
 cdef enum:
     IPPROTO_MAX = 263              # <linux/in.h>
+    SOCK_MAX = 11                  # <linux/net.h>
+    SOCK_TYPE_MASK = 0xF
+    SOCK_CLOEXEC = 0x80000
 
 
 cdef int fail(int errno) except -1:
     """Raise the OSError of an errno, as the standard library does."""
     raise OSError(errno, strerror(errno).decode())
+
+
+cdef tuple items_of(object given, str what):
+    """Take the items out of any iterable; ``what`` is the argument that has to be one."""
+    try:
+        items = iter(given)
+    except TypeError:
+        raise TypeError(f"{what} must be an iterable") from None
+    return tuple(items)
 
 
 cdef bint wants_protocol(const proto *prot, int protocol) noexcept:
@@ -42,7 +55,8 @@ cdef bint wants_protocol(const proto *prot, int protocol) noexcept:
 
 
 cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner) except NULL:
-    """Make a socket of a type and an IP protocol, 0 for the type's own. ``owner`` is the Socket object."""
+    """Make a socket of a type, which may have SOCK_NONBLOCK and SOCK_CLOEXEC in it, and an IP protocol, 0 for the
+    type's own. ``owner`` is the Socket object."""
     cdef proto *prot = <proto *>net.ptr.protos
     cdef bint known_family = False
     cdef bint known_type = False
@@ -50,8 +64,9 @@ cdef sock *inet_create(Net net, int family, int type, int protocol, void *owner)
     cdef sock *sk
     if prot == NULL:
         raise OSError(ENETDOWN, "the host is closed, or has no protocols yet")
-    if protocol == -1:
-        protocol = 0               # the standard library's default
+    if type & ~SOCK_TYPE_MASK & ~(SOCK_NONBLOCK | SOCK_CLOEXEC) or type & SOCK_TYPE_MASK >= SOCK_MAX:
+        fail(EINVAL)
+    type &= SOCK_TYPE_MASK
     while prot != NULL and not (prot.family == <u32>family and prot.type == <u32>type
                                 and wants_protocol(prot, protocol)):
         known_family = known_family or prot.family == <u32>family
@@ -98,13 +113,13 @@ cdef int inet_bind(sock *sk, object address) except -1:
     return 0
 
 
-cdef int inet_connect(sock *sk, object address) except 1:
-    """Choose the peer: 0 or a negative errno."""
+cdef int inet_connect(sock *sk, object address, str caller) except 1:
+    """Choose the peer: 0 or a negative errno. ``caller`` is the method that complains."""
     cdef u32 addr = 0
     cdef u16 port = 0
     if sk.prot.family == AF_PACKET:
         return sk.prot.connect(sk, 0, 0)
-    parse_sockaddr(address, "connect", &addr, &port)
+    parse_sockaddr(address, caller, &addr, &port)
     return sk.prot.connect(sk, addr, port)
 
 
@@ -122,18 +137,17 @@ cdef int inet_shutdown(sock *sk, int how) except -1:
 cdef long long parse_timeout(object value) except? -2:
     """Nanoseconds of a timeout in seconds; -1 for None."""
     cdef double seconds
-    cdef long long ns
     if value is None:
         return -1
     seconds = value if isinstance(value, float) else PyNumber_Index(value)
     if seconds != seconds:
         raise ValueError("Invalid value NaN (not a number)")
+    if not -9.2e9 <= seconds <= 9.2e9:
+        raise OverflowError("timestamp out of range for platform time_t" if isinstance(value, float)
+                            else "timestamp too large to convert to C _PyTime_t")
     if seconds < 0:
         raise ValueError("Timeout value out of range")
-    if seconds > 9.2e9:
-        raise OverflowError("timestamp too large to convert to C _PyTime_t")
-    ns = <long long>(seconds * 1e9)
-    return 1 if ns == 0 and seconds > 0 else ns
+    return <long long>ceil(seconds * 1e9)      # never shorter than was asked for
 
 
 cdef dict sock_info(sock *sk):

@@ -20,4 +20,4 @@ cdef void skb_meta_of(const sock *sk, const sk_buff *skb, skb_meta *meta) noexce
 cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, const skb_meta *meta, u32 gso_size, Py_ssize_t room,
                     int *msg_flags)
 cdef list put_err_cmsgs(sock *sk, sock_err_cb *error, const skb_meta *meta, Py_ssize_t room, int *msg_flags)
-cdef int get_cmsgs(object ancdata, sock_msg *msg) except -1
+cdef int get_cmsgs(sock *sk, object ancdata, sock_msg *msg) except -1

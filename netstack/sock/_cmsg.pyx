@@ -8,15 +8,16 @@ Kernel   put_cmsg(), net/core/scm.c; ip_cmsg_recv_offset(), ip_cmsg_send(), net/
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EINVAL
+from cpython.number cimport PyNumber_Index
+from libc.errno cimport EINVAL, ENOBUFS
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport htonl, htons, ntohl, u8, u16, u32, u64, unlikely
 from netstack._net cimport net_device, net_realtime
 from netstack._skb cimport sk_buff, skb_network_header
-from netstack.sock._calls cimport fail
+from netstack.sock._calls cimport fail, items_of
 from netstack.sock._sock cimport (
-    SO_EE_ORIGIN_ICMP, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL,
+    AF_INET, SO_EE_ORIGIN_ICMP, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL,
     SOCKF_RXQ_OVFL, SOCKO_RCVMARK, SOCKO_RCVPRIORITY, SOCKO_RCVTSTAMP, SOCKO_RCVTSTAMPNS, SOCKO_RECVOPTS,
     SOCKO_TSTAMP_NEW,
 )
@@ -44,6 +45,10 @@ cdef enum:
     UDP_GRO = 104
     MSG_CTRUNC = 8
     CMSGHDR = 16                   # sizeof(struct cmsghdr)
+    SCM_RIGHTS = 1
+    SCM_CREDENTIALS = 2
+    SOF_TIMESTAMPING_TX_RECORD_MASK = 0x303   # TX_HARDWARE, TX_SOFTWARE, TX_SCHED, TX_ACK
+    OPTMEM_MAX = 131072            # net.core.optmem_max
 
 cdef struct in_pktinfo:            # <linux/in.h>
     int ipi_ifindex
@@ -208,35 +213,89 @@ cdef int small_int(bytes data, int *value) except -1:
     return 0
 
 
-cdef int get_cmsgs(object ancdata, sock_msg *msg) except -1:
-    """Read the control messages of sendmsg(). [ip_cmsg_send(), udp_cmsg_send()]"""
-    cdef in_pktinfo info
-    cdef int level, kind
+cdef bytes cmsg_of(object item, int *level, int *kind):
+    """Take one control message of sendmsg() apart, with the standard library's complaints."""
+    if not isinstance(item, (tuple, list)):
+        raise TypeError(f"[sendmsg() ancillary data items]() argument must be 3-item sequence, "
+                        f"not {type(item).__name__}")
+    if len(item) != 3:
+        raise TypeError(f"[sendmsg() ancillary data items]() argument must be sequence of length 3, not {len(item)}")
+    level[0], kind[0] = PyNumber_Index(item[0]), PyNumber_Index(item[1])
+    return bytes(memoryview_of(item[2]))
+
+
+cdef object memoryview_of(object data):
+    try:
+        return memoryview(data)
+    except TypeError:
+        raise TypeError(f"a bytes-like object is required, not '{type(data).__name__}'") from None
+
+
+cdef int get_cmsgs(sock *sk, object ancdata, sock_msg *msg) except -1:
+    """Read the control messages of sendmsg(); what is of a level that the socket has not is passed over.
+
+    [udp_cmsg_send(), ip_cmsg_send(), __sock_cmsg_send()]
+    """
+    cdef int level = 0
+    cdef int kind = 0
+    cdef Py_ssize_t room = 0
     cdef bytes data
+    cdef list read = []
+    for item in items_of(ancdata, "sendmsg() argument 2"):
+        data = cmsg_of(item, &level, &kind)
+        read.append((level, kind, data))
+        room += CMSGHDR + (len(data) + 7) // 8 * 8
+    if room > OPTMEM_MAX:
+        fail(ENOBUFS)
+    for level, kind, data in read:
+        if level == SOL_SOCKET:
+            get_socket_cmsg(kind, data, msg)
+        elif level == SOL_IP and sk.prot.family == AF_INET:
+            get_ip_cmsg(kind, data, msg)
+        elif level == SOL_UDP and sk.prot.level == SOL_UDP:
+            get_udp_cmsg(kind, data, msg)
+    return 0
+
+
+cdef int get_socket_cmsg(int kind, bytes data, sock_msg *msg) except -1:
+    cdef u32 number = 0
+    if kind == SCM_RIGHTS or kind == SCM_CREDENTIALS:
+        return 0                   # of sockets of AF_UNIX
+    if kind not in (SO_MARK, SO_PRIORITY, SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW) or len(data) != sizeof(u32):
+        return fail(EINVAL)
+    memcpy(&number, <const char *>data, sizeof(u32))
+    if kind == SO_MARK:
+        msg.mark, msg.has_mark = number, True
+    elif kind == SO_PRIORITY:
+        msg.priority, msg.has_priority = number, True
+    elif number & ~<u32>SOF_TIMESTAMPING_TX_RECORD_MASK:
+        return fail(EINVAL)        # and what is sent gets no time stamp, see docs/kernel-map.md
+    return 0
+
+
+cdef int get_ip_cmsg(int kind, bytes data, sock_msg *msg) except -1:
+    cdef in_pktinfo info
+    if kind == IP_TTL and len(data) == sizeof(int):
+        small_int(data, &msg.ttl)
+        if not 1 <= msg.ttl <= 255:
+            return fail(EINVAL)
+    elif kind == IP_TOS:
+        small_int(data, &msg.tos)
+        if not 0 <= msg.tos <= 255:
+            return fail(EINVAL)
+    elif kind == IP_PKTINFO and len(data) == sizeof(in_pktinfo):
+        memcpy(&info, <const char *>data, sizeof(in_pktinfo))
+        msg.saddr = ntohl(info.ipi_spec_dst)
+        msg.ifindex = <u32>info.ipi_ifindex
+    else:
+        return fail(EINVAL)
+    return 0
+
+
+cdef int get_udp_cmsg(int kind, bytes data, sock_msg *msg) except -1:
     cdef u16 size
-    for level, kind, value in ancdata:
-        data = bytes(value)
-        if level == SOL_IP and kind == IP_TTL and len(data) == sizeof(int):
-            small_int(data, &msg.ttl)
-            if not 1 <= msg.ttl <= 255:
-                fail(EINVAL)
-        elif level == SOL_IP and kind == IP_TOS:
-            small_int(data, &msg.tos)
-            if not 0 <= msg.tos <= 255:
-                fail(EINVAL)
-        elif level == SOL_IP and kind == IP_PKTINFO and len(data) == sizeof(in_pktinfo):
-            memcpy(&info, <const char *>data, sizeof(in_pktinfo))
-            msg.saddr = ntohl(info.ipi_spec_dst)
-            msg.ifindex = <u32>info.ipi_ifindex
-        elif level == SOL_SOCKET and kind == SO_MARK and len(data) == sizeof(u32):
-            memcpy(&msg.mark, <const char *>data, sizeof(u32))
-            msg.has_mark = True
-        elif level == SOL_SOCKET and kind == SO_PRIORITY and len(data) == sizeof(u32):
-            memcpy(&msg.priority, <const char *>data, sizeof(u32))
-            msg.has_priority = True
-        elif level == SOL_UDP and kind == UDP_SEGMENT and len(data) == sizeof(u16):
-            memcpy(&size, <const char *>data, sizeof(u16))
-            msg.gso_size = size
-        else:
-            fail(EINVAL)
+    if kind != UDP_SEGMENT or len(data) != sizeof(u16):
+        return fail(EINVAL)
+    memcpy(&size, <const char *>data, sizeof(u16))
+    msg.gso_size = size
     return 0

@@ -18,7 +18,8 @@ from netstack.sock._cmsg cimport put_cmsgs, put_err_cmsgs, skb_meta, skb_meta_of
 from netstack.sock._errqueue cimport sock_end_err, sock_first_err
 from netstack.sock._queue cimport sock_first, sock_peek_at, sock_peek_end, sock_peeked
 from netstack.sock._sock cimport (
-    RCV_SHUTDOWN, SOCK_CB, SOCK_ERR_CB, SOCKF_CLOSED, SOCKF_PEEK_OFF, sock_err_cb, sock_has_data, sock_skb_cb,
+    RCV_SHUTDOWN, SOCK_CB, SOCK_ERR_CB, SOCKF_CLOSED, SOCKF_PEEK_OFF, sock_err_cb, sock_has_data,
+    sock_readable, sock_skb_cb,
 )
 from netstack.sock._wake cimport sock_poll_once, sock_take_err, sock_wait
 
@@ -28,6 +29,9 @@ cdef int get_writable(object buffer, Py_buffer *view, str caller) except -1:
     try:
         return PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE)
     except (BufferError, TypeError):
+        if caller == "recvmsg_into":
+            raise TypeError("recvmsg_into() argument 1 must be an iterable of single-segment read-write "
+                            "buffers") from None
         raise TypeError(f"{caller}() argument 1 must be read-write bytes-like object, "
                         f"not {type(buffer).__name__}") from None
 
@@ -53,6 +57,7 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
             fail(EBADF)
         if flags & MSG_ERRQUEUE:
             skb = sock_first_err(sk)
+            beyond = skb == NULL and sock_readable(sk)
         else:
             err = sock_take_err(sk)
             if err:
@@ -73,7 +78,8 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
         if timeout < 0 and load_acquire32(&sk.shutdown) & RCV_SHUTDOWN:
             return NULL
         with nogil:
-            if beyond:                 # all that is here has been looked at (SO_PEEK_OFF): look for more now and then
+            if beyond:                 # all that is here has been looked at (SO_PEEK_OFF), or is no error
+                # (MSG_ERRQUEUE), so that the socket is readable all the time: look for more now and then
                 usleep(1000)
                 rc = 0
             else:

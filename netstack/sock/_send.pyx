@@ -14,7 +14,7 @@ from libc.string cimport memset
 
 from netstack._abi cimport u8, unlikely
 from netstack.sock._address cimport parse_sockaddr
-from netstack.sock._calls cimport fail
+from netstack.sock._calls cimport fail, items_of
 from netstack.sock._cmsg cimport get_cmsgs
 from netstack.sock._cork cimport sock_cork_send, sock_corks
 from netstack.sock._packet cimport AF_PACKET
@@ -63,25 +63,41 @@ cdef Py_ssize_t send_buffer(sock *sk, object data, int flags, sock_msg *msg) exc
         PyBuffer_Release(&view)
 
 
+cdef tuple buffers_of(object buffers, str caller):
+    """Take the buffers of sendmsg() or recvmsg_into(); EMSGSIZE for more than Linux takes. [import_iovec()]"""
+    cdef tuple items = items_of(buffers, f"{caller}() argument 1")
+    if len(items) > UIO_MAXIOV:
+        fail(EMSGSIZE)
+    return items
+
+
 cdef Py_ssize_t send_buffers(sock *sk, object buffers, object ancdata, int flags, object address) except -1:
     """Send several bytes-like objects as one datagram, with control messages."""
-    cdef Py_buffer views[MAX_VIEWS]
-    cdef sock_iov iov[MAX_VIEWS]
+    cdef tuple items = buffers_of(buffers, "sendmsg")
+    cdef Py_buffer few_views[FEW_VIEWS]
+    cdef sock_iov few_iov[FEW_VIEWS]
+    if len(items) <= FEW_VIEWS:
+        return send_items(sk, items, few_views, few_iov, ancdata, flags, address)
+    views = bytearray(len(items) * sizeof(Py_buffer))
+    iov = bytearray(len(items) * sizeof(sock_iov))
+    return send_items(sk, items, <Py_buffer *><char *>views, <sock_iov *><char *>iov, ancdata, flags, address)
+
+
+cdef Py_ssize_t send_items(sock *sk, tuple items, Py_buffer *views, sock_iov *iov, object ancdata, int flags,
+                           object address) except -1:
     cdef sock_msg msg
     cdef int n = 0
     empty_message(&msg)
     msg.iov = iov
     try:
-        for buffer in buffers:
-            if n == MAX_VIEWS:
-                raise OSError(EMSGSIZE, f"sendmsg() takes at most {MAX_VIEWS} buffers")
+        for buffer in items:
             PyObject_GetBuffer(buffer, &views[n], PyBUF_SIMPLE)
             iov[n].base = <const u8 *>views[n].buf
             iov[n].len = views[n].len
             msg.len += iov[n].len
             n += 1
         msg.nr_iov = n
-        get_cmsgs(ancdata, &msg)
+        get_cmsgs(sk, ancdata, &msg)
         if address is not None:
             if sk.prot.family == AF_PACKET:
                 packet_destination(sk, address, "sendmsg")

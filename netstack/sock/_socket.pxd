@@ -22,5 +22,6 @@ cdef class Socket:
     cdef sock *open(self) except NULL
     cdef object peer_name(self, u64 peer)
     cdef sk_buff *first(self, int flags) except? NULL
+    cdef tuple recv_items(self, tuple items, Py_buffer *views, Py_ssize_t ancbufsize, int flags)
     cdef Py_ssize_t read_into(self, object buffer, Py_ssize_t nbytes, int flags, str name, u64 *peer,
                               bint *came) except -1

@@ -16,9 +16,9 @@ import warnings
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.number cimport PyNumber_Index
-from libc.errno cimport EBADF, EMSGSIZE, ENOTCONN, EOPNOTSUPP
+from libc.errno cimport EBADF, ENOTCONN, EOPNOTSUPP
 
-from netstack._abi cimport load_acquire32, unlikely, u64
+from netstack._abi cimport load_acquire32, unlikely, u16, u32, u64
 from netstack._net cimport Net
 from netstack._skb cimport sk_buff
 from netstack.sock._address cimport make_sockaddr, parse_sockaddr, peer_of, peers_clear
@@ -26,7 +26,7 @@ from netstack.sock._batch cimport (
     batch_of, check_batch, get_records, poll_as_cpu, recv_list, recv_packets, send_list, send_packets,
 )
 from netstack.sock._calls cimport (
-    fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
+    SOCK_NONBLOCK, fail, inet_bind, inet_connect, inet_create, inet_shutdown, parse_timeout, sock_info,
 )
 from netstack.sock._mcast cimport mc_publish, mcast_drop
 from netstack.sock._options cimport get_option, set_option_value
@@ -37,12 +37,9 @@ from netstack.sock._recv cimport (
     MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, copy_out, data_left, get_writable, peer_key, recv_end, recv_message, recv_wait,
     take_bytes,
 )
-from netstack.sock._send cimport MAX_VIEWS, empty_message, send_buffer, send_buffers
+from netstack.sock._send cimport FEW_VIEWS, buffers_of, empty_message, send_buffer, send_buffers
 from netstack.sock._sock cimport AF_INET, SOCK_CB, SOCKF_CLOSED, sk_close, sk_free, sock, sock_msg
 from netstack.sock._wake cimport sock_poll_fd
-
-cdef enum:
-    SOCK_NONBLOCK = 0x800
 
 cdef object missing = object()
 
@@ -58,8 +55,8 @@ cdef class Socket:
         if self.memory != NULL:
             raise RuntimeError("a socket can't be made twice")
         self.net_object = net
-        self.asked_proto = proto
-        self.memory = self.sk = inet_create(net, family, type & 0xF, proto, <void *>self)
+        self.asked_proto = 0 if proto == -1 else proto     # the standard library's default
+        self.memory = self.sk = inet_create(net, family, type, self.asked_proto, <void *>self)
         if type & SOCK_NONBLOCK:
             self.timeout_ns = 0
 
@@ -89,15 +86,19 @@ cdef class Socket:
 
     def connect(self, address, /):
         """Choose the peer: send() goes to it, and only its datagrams are received."""
-        cdef int rc = inet_connect(self.open(), address)
+        cdef int rc = inet_connect(self.open(), address, "connect")
         if rc < 0:
             fail(-rc)
 
     def connect_ex(self, address, /):
         """Like connect(), but give the errno instead of raising it."""
+        cdef u32 addr
+        cdef u16 port
         if self.closed:
+            if self.memory != NULL and self.memory.prot.family != AF_PACKET:
+                parse_sockaddr(address, "connect_ex", &addr, &port)
             return EBADF
-        return -inet_connect(self.sk, address)
+        return -inet_connect(self.sk, address, "connect_ex")
 
     def getsockname(self):
         """Give the local address."""
@@ -141,6 +142,8 @@ cdef class Socket:
         cdef sk_buff *skb
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
+        if bufsize == 0:
+            return b""             # nothing was asked for: no datagram is taken, as in the standard library
         skb = self.first(flags)
         if skb == NULL:
             return b""
@@ -182,7 +185,11 @@ cdef class Socket:
             if nbytes < 0:
                 raise ValueError(f"negative buffersize in {name}")
             if nbytes > view.len:
-                raise ValueError("buffer too small for requested bytes")
+                raise ValueError("nbytes is greater than the length of the buffer" if name == "recvfrom_into"
+                                 else "buffer too small for requested bytes")
+            came[0] = False
+            if view.len == 0 and name == "recv_into":
+                return 0
             skb = self.first(flags)
             came[0] = skb != NULL
             if skb != NULL:
@@ -212,15 +219,20 @@ cdef class Socket:
 
     def recvmsg_into(self, buffers, Py_ssize_t ancbufsize=0, int flags=0, /):
         """Receive a datagram into several writable buffers: (bytes, ancillary data, flags, address)."""
-        cdef Py_buffer views[MAX_VIEWS]
+        cdef tuple items = buffers_of(buffers, "recvmsg_into")
+        cdef Py_buffer few[FEW_VIEWS]
+        if len(items) <= FEW_VIEWS:
+            return self.recv_items(items, few, ancbufsize, flags)
+        views = bytearray(len(items) * sizeof(Py_buffer))
+        return self.recv_items(items, <Py_buffer *><char *>views, ancbufsize, flags)
+
+    cdef tuple recv_items(self, tuple items, Py_buffer *views, Py_ssize_t ancbufsize, int flags):
         cdef u64 peer
         cdef sk_buff *skb
         cdef Py_ssize_t room = 0
         cdef int n = 0
         try:
-            for buffer in buffers:
-                if n == MAX_VIEWS:
-                    raise OSError(EMSGSIZE, f"recvmsg_into() takes at most {MAX_VIEWS} buffers")
+            for buffer in items:
                 get_writable(buffer, &views[n], "recvmsg_into")
                 room += views[n].len
                 n += 1
@@ -261,7 +273,7 @@ cdef class Socket:
         else:
             number = PyNumber_Index(flags)
         empty_message(&msg)
-        if address is not self.sent_to:
+        if address is not self.sent_to or address is None:
             if sk.prot.family == AF_PACKET:
                 packet_destination(sk, address, "sendto")
             else:
@@ -401,21 +413,6 @@ cdef class Socket:
     def set_memberships(self, rows):
         """Tell the data path what was joined: (group, ifindex, mode, sources) each. For proto/ip_sockglue.py."""
         mc_publish(self.memory, rows)
-
-    def listen(self, backlog=None, /):
-        """Datagram sockets don't listen: EOPNOTSUPP."""
-        self.open()
-        fail(EOPNOTSUPP)
-
-    def accept(self):
-        """Datagram sockets don't accept: EOPNOTSUPP."""
-        self.open()
-        fail(EOPNOTSUPP)
-
-    @property
-    def timeout(self):
-        """The timeout in seconds, None for none."""
-        return self.gettimeout()
 
     @property
     def family(self):
