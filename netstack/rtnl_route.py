@@ -230,15 +230,22 @@ def _shown(row: Row, key: str) -> Any:
 
 
 def route_get(
-    host: Host, address: str, source: str | None = None, iif: str | None = None
+    host: Host,
+    address: str,
+    source: str | None = None,
+    iif: str | None = None,
+    oif: str | None = None,
 ) -> list[Row]:
-    """``ip -j route get``: the way that a packet of ours would take, or with ``iif`` one that came in."""
+    """``ip -j route get``: the way that a packet of ours would take, or with ``iif`` one that came in.
+
+    ``oif`` is the device that it has to leave through, as with SO_BINDTODEVICE.
+    """
     saddr = int(parse_address(source)) if source else 0
     daddr = int(parse_address(address, "netstack route get 10.0.0.1"))
     routes = host.inet.routes
     way: OutputRoute | InputRoute
     if iif is None:
-        way = routes.ip_route_output(daddr, saddr)
+        way = routes.ip_route_output(daddr, saddr, device_of(host, oif).ifindex if oif else 0)
         failed = way.error
     else:
         came = routes.ip_route_input(daddr, saddr, device_of(host, iif).ifindex)

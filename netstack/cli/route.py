@@ -30,12 +30,12 @@ def route(args: Namespace) -> int:
         return _batch(args)
     words = Words("route", args.words)
     if words.verb == "get":
-        spec = words.pairs(("from", "to", "iif"), "to")
+        spec = words.pairs(("from", "to", "iif", "oif"), "to")
         if "to" not in spec:
             raise UsageError("need at least a destination address",
                              hint="netstack route get 10.0.0.1")  # fmt: skip
         rows = ask(args, "route_get", address=spec["to"], source=spec.get("from"),
-                   iif=spec.get("iif"))  # fmt: skip
+                   iif=spec.get("iif"), oif=spec.get("oif"))  # fmt: skip
         return show(args, rows, _route_get_text)
     spec, table = _spec(words)
     if words.verb == "show":
@@ -168,7 +168,8 @@ COMMANDS = {
         "netstack route\nnetstack route show table local\nnetstack route get 10.0.0.1\n"
         "netstack route add default via 10.0.0.1\nnetstack route add blackhole 10.66.0.0/16\n"
         "netstack route replace 10.9.0.0/16 via 10.0.0.1 metric 5\nnetstack route del default\n"
-        "netstack route get 10.0.1.1 from 10.0.0.1 iif tap0\nnetstack route -batch routes.txt",
+        "netstack route get 10.0.1.1 from 10.0.0.1 iif tap0\nnetstack route get 10.0.1.1 oif tap0\n"
+        "netstack route -batch routes.txt",
         _arguments,
         "The routing table of a running host, in the words of ip-route.\n\n"
         "  show [ROUTE] [table main|local|all]\n"

@@ -8,7 +8,7 @@ Kernel   inet_rtm_newroute(), net/ipv4/fib_frontend.c
 """
 
 cimport cython
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport malloc
 from libc.string cimport memset
 
 from netstack._abi cimport (
@@ -16,13 +16,13 @@ from netstack._abi cimport (
 )
 from netstack._net cimport IFF_LOOPBACK, MAX_ADDRS, Net, net, net_device
 from netstack.proto._fib_table cimport (
-    fib_entry, fib_table, fib_table_create, fib_table_delete, fib_table_free, fib_table_grow, fib_table_insert,
-    fib_table_is_full,
+    fib_entry, fib_entry_free, fib_table, fib_table_create, fib_table_delete, fib_table_free, fib_table_grow,
+    fib_table_insert, fib_table_is_full,
 )
 from netstack.proto._inet cimport ETH_P_IP, RTN_UNREACHABLE
 from netstack.proto._route cimport (
     fib, fib_lookup, inet_addr_onlink, inet_addr_type, inet_select_addr, ip_route_input, ip_route_output,
-    ip_rt_learn_redirect, rt_cache_flush, rtable,
+    ip_route_output_dev, ip_rt_learn_redirect, rt_cache_flush, rtable,
 )
 
 from netstack.errors import InternalError
@@ -81,6 +81,23 @@ cdef class Fib:
         entry.dev = dev
         return entry
 
+    cdef fib_entry *entries(self, list rows) except? NULL:
+        """Make the entries of rows, one behind the other by ``next``, those to one prefix by ``more``."""
+        cdef fib_entry *made = NULL
+        cdef fib_entry *entry
+        try:
+            for row in reversed(rows):
+                entry = self.entry(row)
+                entry.next = made
+                if made != NULL and made.prefix == entry.prefix and made.prefixlen == entry.prefixlen:
+                    entry.more = made
+                    entry.next = made.next
+                made = entry
+        except BaseException:
+            free_list(made)
+            raise
+        return made
+
     cdef void wait(self) noexcept:
         """Return when nobody reads what was taken out before. [synchronize_rcu()]"""
         with nogil:
@@ -92,25 +109,22 @@ cdef class Fib:
     def publish(self, routes):
         """Replace the table by ``routes``: (prefix, prefixlen, RTN_* type, ifindex, gateway, prefsrc) each.
 
-        Of two with one prefix the first counts. Returns when nobody reads the old table any more.
+        Those with one prefix stand together, the best first. Returns when nobody reads the old table any more.
         """
         cdef fib_table *new
         cdef fib_table *old = self.table.table
+        cdef fib_entry *made
         cdef fib_entry *entry
-        cdef fib_entry *first
         cdef list rows = list(routes)
+        made = self.entries(rows)
         new = fib_table_create(<u32>len(rows))
         if new == NULL:
+            free_list(made)
             raise MemoryError
-        try:
-            for row in rows:
-                entry = self.entry(row)
-                first = fib_table_insert(new, entry)
-                if first != NULL:
-                    free(fib_table_insert(new, first))
-        except BaseException:
-            fib_table_free(new, True)
-            raise
+        while made != NULL:
+            entry = made
+            made = entry.next
+            fib_entry_free(fib_table_insert(new, entry))
         self.table.lo = self.loopback()
         store_release_ptr(<void **>&self.table.table, new)
         rt_cache_flush(self.n)
@@ -120,26 +134,21 @@ cdef class Fib:
     def update(self, routes, gone=()):
         """Put each of ``routes`` in place of what has its prefix, and take out ``gone``: (prefix, prefixlen) each.
 
-        Costs what is changed, not what there is. Returns when nobody reads what was replaced any more.
+        Those with one prefix stand together, the best first. Costs what is changed, not what there is. Returns when
+        nobody reads what was replaced any more.
         """
         cdef fib_table *old = self.table.table
         cdef fib_table *new = old
-        cdef fib_entry *made = NULL
+        cdef fib_entry *made
         cdef fib_entry *dead = NULL
         cdef fib_entry *entry
         cdef list rows = list(routes)
-        try:
-            for row in reversed(rows):
-                entry = self.entry(row)
-                entry.next = made
-                made = entry
-            if fib_table_is_full(old, <u32>len(rows)):
-                new = fib_table_grow(old, <u32>len(rows))
-                if new == NULL:
-                    raise MemoryError
-        except BaseException:
-            free_list(made)
-            raise
+        made = self.entries(rows)
+        if fib_table_is_full(old, <u32>len(rows)):
+            new = fib_table_grow(old, <u32>len(rows))
+            if new == NULL:
+                free_list(made)
+                raise MemoryError
         if new != old:
             store_release_ptr(<void **>&self.table.table, new)
         while made != NULL:
@@ -168,10 +177,14 @@ cdef class Fib:
 
     # ---- questions
 
-    def route_output(self, u32 daddr, u32 saddr=0):
-        """Look a destination up as a sender does: (errno, daddr, saddr, gateway, flags, mtu, type, ifindex)."""
+    def route_output(self, u32 daddr, u32 saddr=0, u32 oif=0):
+        """Look a destination up as a sender does: (errno, daddr, saddr, gateway, flags, mtu, type, ifindex).
+
+        ``oif``: the device that it has to leave through; 0 for any.
+        """
         cdef rtable rt
-        cdef int err = ip_route_output(self.n, daddr, saddr, &rt)
+        cdef int err = ip_route_output_dev(self.n, daddr, saddr, oif, &rt) if oif else ip_route_output(
+            self.n, daddr, saddr, &rt)
         if err:
             return -err, daddr, saddr, 0, 0, 0, RTN_UNREACHABLE, 0
         return 0, rt.daddr, rt.saddr, rt.gateway, rt.flags, rt.mtu, rt.type, rt.dev.ifindex
@@ -227,5 +240,5 @@ cdef void free_list(fib_entry *entry) noexcept:
     cdef fib_entry *following
     while entry != NULL:
         following = entry.next
-        free(entry)
+        fib_entry_free(entry)
         entry = following

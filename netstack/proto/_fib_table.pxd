@@ -12,6 +12,7 @@ cdef struct fib_entry:             # never changed once it can be found
     u8 type                        # RTN_*
     u16 pad
     net_device *dev
+    fib_entry *more                # the next best route to the prefix: for what has to leave through a device
     fib_entry *next                # of those that wait to be freed
 
 cdef struct fib_place:
@@ -26,8 +27,9 @@ cdef struct fib_table:
     fib_place hash[1]
 
 cdef fib_table *fib_table_create(u32 count) noexcept
+cdef void fib_entry_free(fib_entry *entry) noexcept
 cdef void fib_table_free(fib_table *table, bint entries) noexcept
-# Put a route in place of the one with its prefix, which comes back; NULL for none. There must be room.
+# Put a route, with those behind it, in place of what has its prefix, which comes back, or NULL. There must be room.
 cdef fib_entry *fib_table_insert(fib_table *table, fib_entry *entry) noexcept
 cdef fib_entry *fib_table_delete(fib_table *table, u32 prefix, u32 length) noexcept
 cdef bint fib_table_is_full(const fib_table *table, u32 more) noexcept

@@ -28,12 +28,21 @@ cdef fib_table *fib_table_create(u32 count) noexcept:
     return table
 
 
+cdef void fib_entry_free(fib_entry *entry) noexcept:
+    """Free all the routes to a prefix."""
+    cdef fib_entry *more
+    while entry != NULL:
+        more = entry.more
+        free(entry)
+        entry = more
+
+
 cdef void fib_table_free(fib_table *table, bint entries) noexcept:
     """Free a table that nobody reads, and with ``entries`` what it points to."""
     cdef u32 i
     if entries and table != NULL:
         for i in range(table.mask + 1):
-            free(table.hash[i].entry)
+            fib_entry_free(table.hash[i].entry)
     free(table)
 
 

@@ -33,7 +33,7 @@ from netstack.proto._inet cimport (
 )
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb, skb_checksum
 from netstack.proto._raw cimport raw_rcv
-from netstack.proto._route cimport inet_addr_type, rtable
+from netstack.proto._route cimport inet_addr_type, inet_iif, rtable
 from netstack.proto._udp_out cimport (
     ip_dont_fragment, ip_generic_getfrag, sk_mark_skb, udp_autobind, udp_route,
 )
@@ -283,7 +283,8 @@ def rcv(Net n not None, SkBuff skb not None):
     cdef int reason = SKB_DROP_REASON_NO_SOCKET
     cdef sock *sk
     spin_lock(&sockets.lock)
-    sk = ping_lookup(n.ptr, ip_daddr(iph), get_be16(packet.data + 4), packet.dev.ifindex if packet.dev != NULL else 0)
+    sk = ping_lookup(n.ptr, ip_daddr(iph), get_be16(packet.data + 4),
+                     inet_iif(n.ptr, packet, ip_daddr(iph)))
     if sk != NULL:
         spin_lock(&pool.lock)
         clone = skb_clone(packet, pool)

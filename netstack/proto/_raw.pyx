@@ -27,6 +27,7 @@ from netstack._skb cimport (
 )
 from netstack.proto._icmp_err cimport icmp_convert, icmp_error, sk_update_pmtu, sock_icmp_error
 from netstack.proto._inet cimport IP_PROTO, IP_TOS, IP_TTL, IPPROTO_ICMP, ip_daddr, ip_ihl, ip_saddr
+from netstack.proto._route cimport inet_iif
 from netstack.proto._raw_out cimport raw_sendmsg
 from netstack.proto._udp_prot cimport ip4_datagram_connect, udp_mtu
 from netstack.sock._filter cimport sk_filter_trim
@@ -67,7 +68,7 @@ cdef int raw_local_deliver(net *n, sk_buff *skb) noexcept nogil:
     cdef u8 *iph = skb_network_header(skb)
     cdef u32 saddr = ip_saddr(iph)
     cdef u32 daddr = ip_daddr(iph)
-    cdef u32 dif = skb.dev.ifindex if skb.dev != NULL else 0
+    cdef u32 dif = inet_iif(n, skb, daddr)
     cdef skb_pool *pool = <skb_pool *>n.pool
     cdef udp_table *sockets = <udp_table *>n.udp
     cdef int matched = 0
@@ -109,7 +110,7 @@ cdef int raw_rcv(net *n, sock *sk, sk_buff *skb) noexcept nogil:
     cb.tos = iph[IP_TOS]
     cb.ttl = iph[IP_TTL]
     cb.csum_unchecked = 0
-    cb.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
+    cb.ifindex = inet_iif(n, skb, cb.daddr)
     if unlikely(n.tap_stages >> <u32>STAGE_SOCKET & 1):
         n.tap_stage(n, skb, STAGE_SOCKET, 0)
     if sock_queue_rcv_skb(sk, skb) != SOCK_QUEUED:

@@ -1,8 +1,9 @@
 """Routes: which device, next hop and source address; see ``_route.pyx``."""
 
 from netstack._abi cimport u8, u16, u32, u64
-from netstack._abi cimport load_acquire32, load_relaxed64, likely
-from netstack._net cimport MAX_CPUS, net, net_device, net_now
+from netstack._abi cimport load_acquire32, load_relaxed64, likely, unlikely
+from netstack._net cimport IFF_LOOPBACK, MAX_CPUS, net, net_device, net_now
+from netstack._skb cimport sk_buff
 from netstack.proto._fib_table cimport fib_entry, fib_table
 
 
@@ -72,6 +73,10 @@ cdef void rt_set(rtable *rt, net_device *dev, u32 daddr, u32 saddr, u32 gateway,
 cdef u32 inet_addr_type(net *n, u32 addr) noexcept nogil
 cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 protocol, rtable *rt) noexcept nogil
 cdef int ip_route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogil
+cdef int ip_route_output_dev(net *n, u32 daddr, u32 saddr, u32 oif, rtable *rt) noexcept nogil
+cdef u32 local_iif(net *n, u32 daddr, u32 ifindex) noexcept nogil
+cdef net_device *dev_get_by_index(net *n, u32 ifindex) noexcept nogil
+cdef u32 inet_select_addr_link(net *n, net_device *dev) noexcept nogil
 
 # Take a packet's way out from memory, or find it, as that CPU. False: it does not go on, or not plainly.
 cdef bint ip_route_forward(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *dev, rtable *rt) noexcept nogil
@@ -79,6 +84,15 @@ cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_de
 cdef void rt_cache_flush(net *n) noexcept nogil
 cdef bint inet_addr_onlink(net_device *dev, u32 a, u32 b) noexcept nogil
 cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_device *dev) noexcept nogil
+
+
+cdef inline u32 inet_iif(net *n, const sk_buff *skb, u32 daddr) noexcept nogil:
+    """The device that a packet came through: of what went round by lo, that of our address. 0: none. [inet_iif()]"""
+    if unlikely(skb.dev == NULL):
+        return 0
+    if unlikely(skb.dev.flags & IFF_LOOPBACK):
+        return local_iif(n, daddr, skb.dev.ifindex)
+    return skb.dev.ifindex
 
 
 cdef inline bint ip_route_use_hint(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *dev) noexcept nogil:

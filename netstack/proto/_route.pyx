@@ -11,7 +11,7 @@ The table (_fib_table.pyx) is asked from the longest prefix length that exists t
 same however many routes there are. What a CPU has found for a pair of addresses it remembers, until anything changes.
 """
 
-from libc.errno cimport EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH
+from libc.errno cimport EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 
 from netstack._abi cimport (
     fetch_add32, likely, load_acquire32, load_acquire64, load_acquire_ptr, load_relaxed64, store_release32, u16, u32,
@@ -22,8 +22,8 @@ from netstack._counters cimport (
     SKB_DROP_REASON_IP_LOCAL_SOURCE, SKB_DROP_REASON_IP_LOCALNET, SKB_DROP_REASON_IP_RPFILTER, SKB_NOT_DROPPED_YET,
 )
 from netstack._net cimport (
-    CNF_ACCEPT_LOCAL, CNF_RP_FILTER, CNF_SEND_REDIRECTS, CNF_SHARED_MEDIA, IFF_LOOPBACK, in_dev_forward, in_dev_maxconf,
-    in_dev_orconf, ip_forward_use_pmtu, net, net_device, net_now, sysctl_get,
+    CNF_ACCEPT_LOCAL, CNF_RP_FILTER, CNF_SEND_REDIRECTS, CNF_SHARED_MEDIA, IFF_LOOPBACK, IFF_UP, in_dev_forward,
+    in_dev_maxconf, in_dev_orconf, ip_forward_use_pmtu, net, net_device, net_now, sysctl_get,
 )
 from netstack.proto._fib_table cimport fib_entry, fib_find, fib_table, prefix_mask
 from netstack.proto._inet cimport (
@@ -53,11 +53,37 @@ cdef const fib_entry *fib_lookup(net *n, u32 addr) noexcept nogil:
     return NULL
 
 
+cdef const fib_entry *fib_lookup_oif(net *n, u32 addr, u32 oif) noexcept nogil:
+    """Find the longest prefix that covers ``addr`` with a route through a device; NULL also where one refuses before.
+
+    Lives as what fib_lookup() gives. [fib_table_lookup() with flowi4_oif]
+    """
+    cdef fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
+    cdef const fib_entry *entry
+    cdef int length
+    for length in range(32, -1, -1):
+        entry = fib_find(table, addr & prefix_mask(length), length)
+        while entry != NULL:
+            if entry.type in (RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+                return NULL
+            if entry.dev.ifindex == oif:
+                return entry
+            entry = entry.more
+    return NULL
+
+
 cdef bint inet_addr_is_local(net *n, u32 addr) noexcept nogil:
     """Is it an address of ours? [inet_lookup_ifaddr_rcu()]"""
     cdef fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
     cdef const fib_entry *entry = fib_find(table, addr, 32)
     return entry != NULL and entry.type == RTN_LOCAL
+
+
+cdef u32 local_iif(net *n, u32 daddr, u32 ifindex) noexcept nogil:
+    """Give the device that has the address ``daddr``; ``ifindex``, which the packet came through, if none has."""
+    cdef fib_table *table = <fib_table *>load_acquire_ptr(<void **>&(<fib *>n.fib).table)
+    cdef const fib_entry *entry = fib_find(table, daddr, 32)
+    return entry.dev.ifindex if entry != NULL and entry.type == RTN_LOCAL else ifindex
 
 
 cdef u32 inet_addr_type(net *n, u32 addr) noexcept nogil:
@@ -78,6 +104,23 @@ cdef u32 inet_select_addr(net_device *dev, u32 dst) noexcept nogil:
         if (dev.addr[i].local ^ dst) & dev.addr[i].mask == 0:
             return dev.addr[i].local
     return dev.addr[0].local if dev.nr_addrs else 0
+
+
+cdef u32 inet_select_addr_link(net *n, net_device *dev) noexcept nogil:
+    """Choose a source: the device's first address, else one of another device; 0 for none. [inet_select_addr()]"""
+    cdef u32 i
+    cdef net_device *other
+    if dev.nr_addrs and not dev.flags & IFF_LOOPBACK:
+        return inet_select_addr(dev, 0)
+    for i in range(n.nr_devices):
+        other = n.devices[i]
+        if other != NULL and other.nr_addrs and not other.flags & IFF_LOOPBACK:
+            return inet_select_addr(other, 0)
+    return 0
+
+
+cdef net_device *dev_get_by_index(net *n, u32 ifindex) noexcept nogil:
+    return n.devices[ifindex - 1] if 0 < ifindex <= n.nr_devices else NULL
 
 
 # ---- input
@@ -354,6 +397,47 @@ cdef int ip_route_output(net *n, u32 daddr, u32 saddr, rtable *rt) noexcept nogi
     cdef int err
     fetch_add32(&table.readers, 1)
     err = route_output(n, daddr, saddr, rt)
+    fetch_add32(&table.readers, <u32>-1)
+    if unlikely(load_acquire32(&table.nr_exceptions) != 0) and err == 0 and rt.type == RTN_UNICAST:
+        rt_use_exceptions(n, rt, True)
+    return err
+
+
+cdef int route_output_dev(net *n, u32 daddr, u32 saddr, net_device *dev, rtable *rt) noexcept nogil:
+    cdef const fib_entry *entry
+    if saddr:
+        if ipv4_is_multicast(saddr) or ipv4_is_lbcast(saddr) or ipv4_is_zeronet(saddr):
+            return -EINVAL
+        if inet_addr_type(n, saddr) != RTN_LOCAL:
+            return -ENETUNREACH
+    if daddr == 0:
+        return route_output(n, daddr, saddr if saddr else inet_select_addr(dev, 0), rt)
+    entry = fib_lookup_oif(n, daddr, dev.ifindex)
+    if ipv4_is_zeronet(daddr):
+        return -EINVAL
+    if entry != NULL:
+        return mkroute_output(n, daddr, saddr, entry, rt)
+    if ipv4_is_loopback(saddr) and not dev.flags & IFF_LOOPBACK:
+        return -EINVAL
+    rt_set(rt, dev, daddr, saddr if saddr else inet_select_addr_link(n, dev), daddr,
+           RTCF_LOCAL if dev.flags & IFF_LOOPBACK else 0, RTN_LOCAL if dev.flags & IFF_LOOPBACK else RTN_UNICAST)
+    return 0
+
+
+cdef int ip_route_output_dev(net *n, u32 daddr, u32 saddr, u32 oif, rtable *rt) noexcept nogil:
+    """Find the way to one host through a device that the sender names. 0 or a negative errno.
+
+    Where no route leads through it the destination counts as on its link, as in Linux.
+    """
+    cdef fib *table = <fib *>n.fib
+    cdef net_device *dev = dev_get_by_index(n, oif)
+    cdef int err
+    if dev == NULL:
+        return -ENODEV
+    if not load_acquire32(&dev.flags) & IFF_UP:
+        return -ENETUNREACH
+    fetch_add32(&table.readers, 1)
+    err = route_output_dev(n, daddr, saddr, dev, rt)
     fetch_add32(&table.readers, <u32>-1)
     if unlikely(load_acquire32(&table.nr_exceptions) != 0) and err == 0 and rt.type == RTN_UNICAST:
         rt_use_exceptions(n, rt, True)

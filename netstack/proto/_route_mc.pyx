@@ -23,7 +23,9 @@ from netstack.proto._inet cimport (
 )
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb_opt, skb_store_bits
 from netstack.proto._mc cimport IPPROTO_IGMP, ip_check_mc
-from netstack.proto._route cimport fib, fib_validate_source, inet_addr_type, inet_select_addr, rt_set
+from netstack.proto._route cimport (
+    dev_get_by_index, fib, fib_validate_source, inet_addr_type, inet_select_addr_link, rt_set,
+)
 
 cdef enum:
     IGMP_TOS = 0xC0                # internetwork control
@@ -76,26 +78,12 @@ def route_input(Net n not None, u32 daddr, u32 saddr, u32 ifindex, u16 ethertype
 
 # ---- out
 
-cdef u32 select_addr(net *n, net_device *dev) noexcept nogil:
-    """Choose a source: the device's first address, else one of another device; 0 for none. [inet_select_addr()]"""
-    cdef u32 i
-    cdef net_device *other
-    if dev.nr_addrs:
-        return inet_select_addr(dev, 0)
-    for i in range(n.nr_devices):
-        other = n.devices[i]
-        if other != NULL and other.nr_addrs and not other.flags & IFF_LOOPBACK:
-            return inet_select_addr(other, 0)
-    return 0
-
-
 cdef int ip_route_output_oif(net *n, u32 daddr, u32 saddr, u32 oif, rtable *rt) noexcept nogil:
     cdef fib *table = <fib *>n.fib
-    cdef net_device *dev
+    cdef net_device *dev = dev_get_by_index(n, oif)
     cdef u32 rtype
-    if oif == 0 or oif > n.nr_devices or n.devices[oif - 1] == NULL:
+    if dev == NULL:
         return -ENODEV
-    dev = n.devices[oif - 1]
     if not load_acquire32(&dev.flags) & IFF_UP:
         return -ENETUNREACH
     if saddr:
@@ -105,7 +93,7 @@ cdef int ip_route_output_oif(net *n, u32 daddr, u32 saddr, u32 oif, rtable *rt) 
         if rtype != RTN_LOCAL or ipv4_is_loopback(saddr) and not dev.flags & IFF_LOOPBACK:
             return -EINVAL
     else:
-        saddr = select_addr(n, dev)
+        saddr = inet_select_addr_link(n, dev)
     if ipv4_is_lbcast(daddr):
         rt_set(rt, dev, daddr, saddr, daddr, RTCF_BROADCAST | RTCF_LOCAL, RTN_BROADCAST)
         return 0

@@ -34,6 +34,7 @@ from netstack._skb cimport (
 from netstack.napi._napi cimport softnet_data
 from netstack.proto._icmp_err cimport icmp_convert, icmp_error, sk_update_pmtu, sock_icmp_error
 from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
+from netstack.proto._route cimport inet_iif
 from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._mcast cimport ip_mc_sf_allow
 from netstack.sock._queue cimport sock_queue_rcv
@@ -168,7 +169,7 @@ cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data 
     cb.dport = get_be16(skb.data + 2)
     cb.tos = iph[1]
     cb.ttl = iph[8]
-    cb.ifindex = skb.dev.ifindex if skb.dev != NULL else 0
+    cb.ifindex = inet_iif(n, skb, cb.daddr)
     skb_pull(skb, UDP_HLEN)
     flags = load_acquire32(&sk.flags)
     if unlikely(flags & (SOCKF_CONNECTED | SOCKF_NAPI_SEEN) != SOCKF_NAPI_SEEN):
@@ -288,20 +289,21 @@ cdef bint udp_peek(net *n, void *p) noexcept nogil:
     cdef udp_flow *last = &table.last[skb.slot]
     cdef u32 generation = load_acquire32(&table.generation)
     cdef u64 addresses
-    cdef u32 ports
+    cdef u32 ports, dif
     if unlikely(skb_headlen(skb) < 20 + UDP_HLEN):
         return False
     memcpy(&addresses, iph + 12, 8)
     memcpy(&ports, iph + 20, 4)
-    if likely(last.addresses == addresses and last.ports == ports and last.ifindex == skb.dev.ifindex
+    dif = inet_iif(n, skb, get_be32(iph + 16))
+    if likely(last.addresses == addresses and last.ports == ports and last.ifindex == dif
               and last.generation == generation):
         SOCK_CB(skb).sk = last.sk
         return True
     SOCK_CB(skb).sk = udp_lookup(table, get_be32(iph + 12), get_be16(iph + 20), get_be32(iph + 16),
-                                 get_be16(iph + 22), skb.dev.ifindex)
+                                 get_be16(iph + 22), dif)
     if SOCK_CB(skb).sk == NULL:
         return False
-    last.addresses, last.ports, last.ifindex = addresses, ports, skb.dev.ifindex
+    last.addresses, last.ports, last.ifindex = addresses, ports, dif
     last.generation, last.sk = generation, SOCK_CB(skb).sk
     return True
 
@@ -370,7 +372,7 @@ def unicast_rcv(Net n, SkBuff skb):
     cdef sock *sk
     spin_lock(&table.lock)
     sk = udp_lookup(table, get_be32(iph + 12), get_be16(packet.data), get_be32(iph + 16),
-                    get_be16(packet.data + 2), packet.dev.ifindex if packet.dev != NULL else 0)
+                    get_be16(packet.data + 2), inet_iif(n.ptr, packet, get_be32(iph + 16)))
     if sk != NULL:
         skb.ptr = NULL
         udp_tap(n.ptr, packet)

@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 from netstack._abi cimport load_acquire32, put_be16, u8, u16, u32, unlikely
 from netstack._checksum cimport csum_tcpudp_magic
 from netstack._counters cimport IpOutNoRoutes, UdpOutDatagrams, UdpSndbufErrors
-from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mib_inc
+from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mib_inc, net
 from netstack._skb cimport CHECKSUM_PARTIAL, SKB_GSO_DODGY, SKB_GSO_UDP_L4, sk_buff
 from netstack.proto._icmp_err cimport ip_local_error
 from netstack.proto._inet cimport (
@@ -23,6 +23,7 @@ from netstack.proto._inet cimport (
     ipv4_is_multicast,
 )
 from netstack.proto._ip cimport ip_alloc_skb, ip_route_output, ip_send_skb, rtable, skb_checksum, skb_store_bits
+from netstack.proto._route cimport ip_route_output_dev
 from netstack.proto._route_mc cimport ip_route_output_oif
 from netstack.proto._udp cimport IPPROTO_UDP, UDP_HLEN
 from netstack.sock._sock cimport (
@@ -55,14 +56,10 @@ cdef int udp_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt, bint 
     cdef int rc
     if unlikely(daddr >> 29 == 7):     # from 224.0.0.0 on no address is one host's
         rc = mcast_route(sk, daddr, saddr, dev_if, rt)
-    elif unlikely(sk.opts & (SOCKO_TRANSPARENT | SOCKO_DONTROUTE) or dontroute):
-        rc = route_oddly(sk, daddr, saddr, dontroute, rt)
+    elif unlikely(dev_if or sk.uc_index or sk.opts & (SOCKO_TRANSPARENT | SOCKO_DONTROUTE) or dontroute):
+        rc = route_oddly(sk, daddr, saddr, dev_if if dev_if else sk.uc_index, dontroute, rt)
     else:
         rc = ip_route_output(sk.n, daddr, saddr, rt)
-    if unlikely(sk.uc_index) and dev_if == 0 and rc == 0 and rt.type != RTN_MULTICAST:
-        dev_if = sk.uc_index
-    if rc == 0 and dev_if and rt.dev.ifindex != dev_if:
-        rc = -ENETUNREACH
     if rc == 0 and sk.pmtudisc >= IP_PMTUDISC_PROBE:
         rt.mtu = rt.dev.mtu        # what routers reported is not believed [ip_sk_use_pmtu()]
         rt.mtu_locked = False
@@ -79,19 +76,27 @@ cdef int mcast_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noe
     if ipv4_is_multicast(daddr):
         dev_if = dev_if if dev_if else sk.mc_index
         saddr = saddr if saddr else sk.mc_addr
+    elif dev_if == 0:
+        dev_if = sk.uc_index
     if dev_if and (ipv4_is_multicast(daddr) or ipv4_is_lbcast(daddr)):
         rc = ip_route_output_oif(sk.n, daddr, saddr, dev_if, rt)
     else:
-        rc = ip_route_output(sk.n, daddr, saddr, rt)
+        rc = find_way(sk.n, daddr, saddr, dev_if, rt)
     if rc == 0 and rt.flags & RTCF_MULTICAST and not load_acquire32(&sk.flags) & SOCKF_MC_LOOP:
         rt.flags = rt.flags & ~RTCF_LOCAL | RTCF_NOLOOP
     return rc
 
 
-cdef int route_oddly(sock *sk, u32 daddr, u32 saddr, bint dontroute, rtable *rt) noexcept nogil:
-    """Find the way with IP_TRANSPARENT, which takes any source address, or without routers (SO_DONTROUTE)."""
+cdef int find_way(net *n, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noexcept nogil:
+    return ip_route_output_dev(n, daddr, saddr, dev_if, rt) if dev_if else ip_route_output(n, daddr, saddr, rt)
+
+
+cdef int route_oddly(sock *sk, u32 daddr, u32 saddr, u32 dev_if, bint dontroute, rtable *rt) noexcept nogil:
+    """Find the way through a device (0: any), with IP_TRANSPARENT, which takes any source address, or without routers
+    (SO_DONTROUTE).
+    """
     cdef bint any_source = sk.opts & SOCKO_TRANSPARENT != 0
-    cdef int rc = ip_route_output(sk.n, daddr, 0 if any_source else saddr, rt)
+    cdef int rc = find_way(sk.n, daddr, 0 if any_source else saddr, dev_if, rt)
     if rc == 0 and any_source and saddr:
         rt.saddr = saddr
     if rc == 0 and (dontroute or sk.opts & SOCKO_DONTROUTE) and rt.type == RTN_UNICAST and rt.gateway != rt.daddr:

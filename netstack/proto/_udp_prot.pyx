@@ -13,9 +13,10 @@ from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT, ENOTCONN
 from netstack._abi cimport fetch_and32, fetch_or32, load_acquire32, u16, u32
 from netstack._counters cimport UdpInDatagrams
 from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
-from netstack.proto._route cimport ip_route_output, rtable
+from netstack.proto._inet cimport IP_MAX_MTU
+from netstack.proto._route cimport rtable
 from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
-from netstack.proto._udp_out cimport udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
+from netstack.proto._udp_out cimport find_way, udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
 from netstack.sock._sock cimport (
     AF_INET, SOCK_DGRAM, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_GRO, SOCKO_CORK, SOCKO_NO_CHECK6_RX,
     SOCKO_NO_CHECK6_TX, proto, sock,
@@ -62,9 +63,10 @@ cdef int ip4_datagram_connect(sock *sk, u32 addr, u16 port) noexcept nogil:
 cdef int udp_mtu(sock *sk) noexcept nogil:
     """Give the MTU of the way to the peer; -ENOTCONN without one. [IP_MTU]"""
     cdef rtable rt
-    if not load_acquire32(&sk.flags) & SOCKF_CONNECTED or ip_route_output(sk.n, sk.daddr, sk.saddr, &rt):
+    if not load_acquire32(&sk.flags) & SOCKF_CONNECTED or find_way(
+            sk.n, sk.daddr, sk.saddr, sk.bound_dev_if if sk.bound_dev_if else sk.uc_index, &rt):
         return -ENOTCONN
-    return <int>rt.mtu
+    return <int>min(rt.mtu, <u32>IP_MAX_MTU)
 
 
 cdef u32 flag_option(int name) noexcept nogil:

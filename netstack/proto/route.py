@@ -8,7 +8,8 @@ Kernel   fib_add_ifaddr(), fib_table_insert(), net/ipv4/fib_frontend.c, fib_trie
 
 A route that is added costs what it is, however many there are; a change of addresses publishes the
 whole table anew. What is ours (the kernel's local table) goes before what a user added, and of
-several routes to one prefix that with the lowest metric counts.
+several routes to one prefix that with the lowest metric counts; the others are for packets that
+have to leave through their device (SO_BINDTODEVICE, IP_PKTINFO, IP_UNICAST_IF).
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Routes:
         self.broadcasts: dict[IPv4Address, IPv4Address] = {}  # shown of an address; brd +
         self.down: set[int] = set()  # devices without routes: link set down
         self._main: dict[IPv4Network, list[Route]] = {}  # what was added, by metric
-        self._derived: dict[IPv4Network, Route] = {}  # what follows from addresses and counts
+        self._derived: dict[IPv4Network, list[Route]] = {}  # what follows from addresses
         self._pending: set[IPv4Network] | None = None  # prefixes changed in a batch
         self._good_gateways: set[tuple[IPv4Address, int]] = set()  # on their links, as of now
 
@@ -252,9 +253,14 @@ class Routes:
 
     def to(self, prefix: IPv4Network) -> list[Route]:
         """Give all routes of the main table to exactly this prefix, best first."""
-        derived = self._derived.get(prefix)
-        follows = [] if derived is None or derived.type != RTN.UNICAST else [derived]
+        follows = [each for each in self._derived.get(prefix, ()) if each.type == RTN.UNICAST]
         return [*follows, *self._main.get(prefix, ())]
+
+    def _rows(self, prefix: IPv4Network) -> list[tuple[int, int, int, int, int, int]]:
+        """Give all routes to exactly this prefix as ``Fib.publish`` takes them, best first."""
+        return [
+            each.row() for each in (*self._derived.get(prefix, ()), *self._main.get(prefix, ()))
+        ]
 
     def is_gateway(self, gateway: int, ifindex: int) -> bool:
         """Tell whether a route goes to this router. [ip_fib_check_default()]"""
@@ -343,13 +349,12 @@ class Routes:
             self.fib.set_addresses(
                 ifindex, [(int(have.ip), int(have.netmask)) for have in addresses]
             )
-        derived: dict[IPv4Network, Route] = {}
+        self._derived = {}
         for route in (*self.local_table(), *self._subnets()):
-            derived.setdefault(route.prefix, route)
-        self._derived = derived
+            self._derived.setdefault(route.prefix, []).append(route)
         self._good_gateways.clear()
-        rest = (rows[0] for prefix, rows in self._main.items() if prefix not in derived)
-        self.fib.publish(route.row() for route in (*derived.values(), *rest))
+        prefixes = self._derived.keys() | self._main.keys()
+        self.fib.publish(row for prefix in prefixes for row in self._rows(prefix))
 
     def _update(self, prefixes: set[IPv4Network]) -> None:
         """Publish what has changed, routes to these prefixes, now or at the end of the batch."""
@@ -361,19 +366,17 @@ class Routes:
     def _update_now(self, prefixes: set[IPv4Network]) -> None:
         changed, gone = [], []
         for prefix in prefixes:
-            if prefix in self._derived:
-                continue
-            if rows := self._main.get(prefix):
-                changed.append(rows[0].row())
+            if rows := self._rows(prefix):
+                changed += rows
             else:
                 gone.append((int(prefix.network_address), prefix.prefixlen))
         self.fib.update(changed, gone)
 
     # ---- lookups
 
-    def ip_route_output(self, daddr: int, saddr: int = 0) -> OutputRoute:
-        """Find the way to ``daddr``; ``error`` says why there is none."""
-        return OutputRoute(*self.fib.route_output(daddr, saddr))
+    def ip_route_output(self, daddr: int, saddr: int = 0, oif: int = 0) -> OutputRoute:
+        """Find the way to ``daddr``, through a device or (0) any; ``error`` says why there is none."""
+        return OutputRoute(*self.fib.route_output(daddr, saddr, oif))
 
     def ip_route_input(
         self, daddr: int, saddr: int, ifindex: int, protocol: int = 0x0800

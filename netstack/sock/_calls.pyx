@@ -98,8 +98,8 @@ cdef int inet_bind(sock *sk, object address) except -1:
     if sk.prot.family == AF_PACKET:
         return packet_bind_to(sk, address)
     parse_sockaddr(address, "bind", &addr, &port)
-    if not (load_acquire32(&sk.flags) & SOCKF_FREEBIND or sk.opts & SOCKO_TRANSPARENT or addr_is_ours(
-            sk.n, addr, sk.bound_dev_if)):
+    if not (load_acquire32(&sk.flags) & SOCKF_FREEBIND or sk.opts & SOCKO_TRANSPARENT
+            or addr_is_ours(sk.n, addr)):
         fail(EADDRNOTAVAIL)
     if sk.num and sk.prot.type != SOCK_RAW:
         fail(EINVAL)

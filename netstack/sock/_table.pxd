@@ -42,7 +42,7 @@ cdef void table_remove(sock *sk) noexcept nogil
 cdef void raw_protocol_used(net *n, u32 protocol, bint used) noexcept nogil
 cdef void table_wait(sock *sk) noexcept nogil
 cdef bint addr_is_for_many(net *n, u32 addr) noexcept nogil
-cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil
+cdef bint addr_is_ours(net *n, u32 addr) noexcept nogil
 cdef sock *reuse_select(sock *sk, sock_reuseport *group, u64 hash) noexcept nogil
 
 

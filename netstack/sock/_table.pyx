@@ -60,7 +60,7 @@ cdef void table_wait(sock *sk) noexcept nogil:
 
 # ---- addresses
 
-cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil:
+cdef bint addr_is_ours(net *n, u32 addr) noexcept nogil:
     """True for an address that a socket may be bound to. [inet_addr_valid_or_nonlocal()]
 
     Any, loopback, multicast, the limited broadcast, an address of a device, and its network's broadcast.
@@ -71,7 +71,7 @@ cdef bint addr_is_ours(net *n, u32 addr, u32 dev_if) noexcept nogil:
         return True
     for i in range(n.nr_devices):
         dev = n.devices[i]
-        if dev == NULL or (dev_if and dev.ifindex != dev_if):
+        if dev == NULL:
             continue
         for j in range(min(load_acquire32(&dev.nr_addrs), <u32>MAX_ADDRS)):
             if dev.addr[j].local == addr or (dev.addr[j].mask != <u32>0xFFFFFFFF

@@ -140,6 +140,15 @@ def test_a_route_is_deleted_only_as_it_is(various, good, refused, words):
     good("route", "del", "10.2.0.0/16", "proto", "static")
 
 
+def test_get_asks_for_what_has_to_leave_through_a_device(it, netstack, good):
+    assert netstack("route", "get", "20.1.1.1")[0] == 2
+    (row,) = good("route", "get", "20.1.1.1", "oif", "tap0", "--json")
+    assert (row["dev"], row["prefsrc"], row.get("gateway")) == ("tap0", "10.0.0.2", None)
+    assert good("route", "get", "20.1.1.1", "oif", "tap0") == (
+        "20.1.1.1 dev tap0 src 10.0.0.2 uid 0 \n    cache \n"
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -157,6 +166,7 @@ def test_a_route_is_deleted_only_as_it_is(various, good, refused, words):
         ("add 1.0.0.0/8 dev nosuch", "Cannot find device"),
         ("add 1.0.0.0/8 dev tap0 nexthop via 10.0.0.1", "garbage"),
         ("get 1.1.1.1 iif nosuch", "Cannot find device"),
+        ("get 1.1.1.1 oif nosuch", "Cannot find device"),
     ],
 )
 def test_what_ip_refuses_is_refused(it, netstack, good, line, why):
