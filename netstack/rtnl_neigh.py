@@ -27,7 +27,7 @@ def neigh_rows(
     names = {device.ifindex: device.name for device in host.devices}
     wanted = device_of(host, dev).ifindex if dev else None
     prefix = parse_prefix(to) if to else None
-    number = _state(state) if state else None
+    number = _state(state) if state and state != "all" else None
     now, rows = host.now(), []
     for (
         ifindex,

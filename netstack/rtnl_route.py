@@ -8,7 +8,15 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from netstack.errors import UsageError, hint_of, oserror
-from netstack.proto.route import RTN, InputRoute, OutputRoute, Route
+from netstack.proto.route import (
+    RTCF_BROADCAST,
+    RTCF_LOCAL,
+    RTCF_MULTICAST,
+    RTN,
+    InputRoute,
+    OutputRoute,
+    Route,
+)
 from netstack.rtnl import device_of
 
 Host = Any  # netstack.host.Host
@@ -20,6 +28,7 @@ PROTOCOLS = ("redirect", "kernel", "boot", "static", "gated", "ra", "mrt", "zebr
              "dnrouted", "xorp", "ntk", "dhcp", "keepalived", "babel", "bgp", "isis", "ospf",
              "rip", "eigrp")  # fmt: skip
 INT_MAX = 2**32 - 1
+RTCF_WORDS = ((RTCF_LOCAL, "local"), (RTCF_MULTICAST, "mc"), (RTCF_BROADCAST, "brd"))
 WHY_NOT = {
     errno.ENETUNREACH: "Network is unreachable",
     errno.EHOSTUNREACH: "No route to host",
@@ -187,7 +196,7 @@ def _matching(host: Host, spec: Row) -> list[Route]:
     def fits(route: Route) -> bool:
         asked = (prefix, ifindex, kind, gateway, source, metric, proto, scope)
         has = (route.prefix, route.ifindex, route.type, route.gateway, route.prefsrc,
-               route.metric, route.proto, route.reach)  # fmt: skip
+               route.metric, route.proto_word(), route.reach)  # fmt: skip
         return all(a is None or a == h for a, h in zip(asked, has, strict=True))
 
     routes = host.inet.routes
@@ -207,8 +216,11 @@ def route_rows(host: Host, table: str = "main", spec: Row | None = None) -> list
     if table not in ("main", "local", "default", "all"):
         message = f"argument {table!r} is wrong: table id value is invalid"
         raise UsageError(message, hint="netstack route show table local")
-    tables = {"all": ("local", "main"), "default": ()}.get(table, (table,))
-    rows: list[Row] = [row for each in tables for row in host.routes(each)]
+    tables = {"all": ("main", "local"), "default": ()}.get(table, (table,))
+    rows: list[Row] = []
+    for each in tables:
+        named = table == "all" and each != "main"
+        rows += [_in_table(row, each) if named else row for row in host.routes(each)]
     spec = dict(spec or {})
     if "dev" in spec:
         device_of(host, spec["dev"])
@@ -217,8 +229,9 @@ def route_rows(host: Host, table: str = "main", spec: Row | None = None) -> list
         spec["dst"] = spec["dst"].removesuffix("/32") if size == 32 else spec["dst"]
     for key in ("via", "src"):
         spec |= {key: str(parse_address(spec[key]))} if key in spec else {}
-    _word(spec, "proto", PROTOCOLS, "")
-    _word(spec, "scope", SCOPES, "")
+    for word, known in (("proto", PROTOCOLS), ("scope", SCOPES)):
+        spec |= {word: _word(spec, word, known, "")} if word in spec else {}
+    spec |= {"metric": _metric(spec)} if "metric" in spec else {}
     return [row for row in rows if all(_shown(row, key) == spec[key] for key in spec)]
 
 
@@ -227,6 +240,13 @@ def _shown(row: Row, key: str) -> Any:
     keys = {"via": "gateway", "src": "prefsrc", "proto": "protocol"}
     left_out = {"type": "unicast", "proto": "boot", "scope": "global", "metric": 0}
     return row.get(keys.get(key, key), left_out.get(key))
+
+
+def _in_table(row: Row, table: str) -> Row:
+    """Name the table behind the device, where iproute2 does."""
+    at = [*row].index("dev") + 1 if "dev" in row else len(row)
+    items = [*row.items()]
+    return dict([*items[:at], ("table", table), *items[at:]])
 
 
 def route_get(
@@ -255,14 +275,14 @@ def route_get(
     names = {device.ifindex: device.name for device in host.devices}
     row: Row = {} if way.type == RTN.UNICAST else {"type": RTN(way.type).name.lower()}
     row["dst"] = address
-    if source and iif:
+    if source:
         row["from"] = source
     if way.type == RTN.UNICAST and way.gateway != daddr:
         row["gateway"] = str(IPv4Address(way.gateway))
-    row["dev"] = "lo" if iif and way.type == RTN.LOCAL else names[way.ifindex]
-    if iif is None:
+    row["dev"] = "lo" if iif and way.flags & RTCF_LOCAL else names[way.ifindex]
+    if iif is None and not source:
         row["prefsrc"] = str(IPv4Address(way.saddr))
-    cache = ["local"] if way.type == RTN.LOCAL else []
+    cache = [word for flag, word in RTCF_WORDS if way.flags & flag]
     row["flags"] = []
     if iif is not None:
         return [row | {"cache": cache, "iif": iif}]

@@ -96,8 +96,8 @@ def link(args: Namespace) -> int:
     words = Words("link", args.words)
     if words.verb == "set":
         return _link_set(args, words)
-    dev = words.pairs(("dev",), "dev").get("dev")
-    rows = ask(args, "link", dev=dev, stats=args.stats)
+    spec = words.pairs(("dev",), "dev", ("up",))
+    rows = only_up(spec, ask(args, "link", dev=spec.get("dev"), stats=args.stats))
     if args.brief:
         keys = ("ifname", "operstate", "address", "flags")
         rows = [{key: row[key] for key in keys} for row in rows]
@@ -106,6 +106,11 @@ def link(args: Namespace) -> int:
         for row in rows:
             row.get("stats64", {}).get("rx", {}).pop("missed_errors", None)
     return show(args, rows, _link_text)
+
+
+def only_up(spec: Row, rows: list[Row]) -> list[Row]:
+    """Leave the devices out that are down where ``up`` was asked for."""
+    return [row for row in rows if "UP" in row["flags"] or not spec.get("up")]
 
 
 def _link_set(args: Namespace, words: Words) -> int:
@@ -183,8 +188,8 @@ def addr(args: Namespace) -> int:
     """Show or change addresses."""
     words = Words("addr", args.words)
     if words.verb == "show":
-        dev = words.pairs(("dev",), "dev").get("dev")
-        rows = ask(args, "addr", dev=dev)
+        spec = words.pairs(("dev",), "dev", ("up",))
+        rows = only_up(spec, ask(args, "addr", dev=spec.get("dev")))
         if not args.brief:
             return show(args, rows, _addr_text)
         brief = [{key: row[key] for key in ("ifname", "operstate")} | {"addr_info": [

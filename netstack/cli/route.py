@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from netstack.cli.command import Command, Namespace, Parser, ask
-from netstack.cli.ip import Row, Words, arguments, number, show, without_dev
+from netstack.cli.ip import Row, Words, arguments, number, show
 from netstack.errors import UsageError
 
 ROUTE_KEYS = ("via", "dev", "src", "metric", "type", "proto", "scope")
@@ -40,7 +40,10 @@ def route(args: Namespace) -> int:
     spec, table = _spec(words)
     if words.verb == "show":
         rows = ask(args, "route", table=table, spec=spec)
-        return show(args, without_dev(rows) if "dev" in spec else rows, _route_text)
+        asked = {"dev": "dev", "proto": "protocol", "scope": "scope"}
+        known = {column for word, column in asked.items() if word in spec}
+        rows = [{k: v for k, v in row.items() if k not in known} for row in rows]
+        return show(args, rows, _route_text)
     if words.verb == "flush":
         _only_main(table)
         if not spec:
@@ -149,14 +152,15 @@ def _send(args: Namespace, some: list[tuple[int, str, Row]]) -> bool:
 def _route_text(row: Row) -> str:
     parts = [row["type"]] if "type" in row else []
     parts.append(row["dst"])
-    for key, word in (("from", "from"), ("gateway", "via"), ("dev", "dev"), ("protocol", "proto"),
-                      ("scope", "scope"), ("prefsrc", "src"), ("metric", "metric")):  # fmt: skip
+    for key, word in (("from", "from"), ("gateway", "via"), ("dev", "dev"), ("table", "table"),
+                      ("protocol", "proto"), ("scope", "scope"), ("prefsrc", "src"),
+                      ("metric", "metric")):  # fmt: skip
         parts += [word, str(row[key])] if key in row else []
     return " ".join([*parts, *row["flags"]]) + " "
 
 
 def _route_get_text(row: Row) -> str:
-    cache = "".join(f"<{flag}> " for flag in row["cache"])
+    cache = f"<{','.join(row['cache'])}> " if row["cache"] else ""
     if "iif" in row:
         return f"{_route_text(row)}\n    cache {cache}iif {row['iif']} "
     return f"{_route_text(row)}uid {row['uid']} \n    cache {cache}"

@@ -188,7 +188,7 @@ class Inet:
                 row["gateway"] = str(route.gateway)
             if route.type in (RTN.UNICAST, RTN.LOCAL, RTN.BROADCAST):
                 row["ifindex"] = route.ifindex
-            proto = "kernel" if route.is_kernel else route.proto
+            proto = route.proto_word()
             row |= {"protocol": proto} if proto != "boot" else {}
             row |= {"scope": route.reach} if route.reach != "global" else {}
             if int(route.prefsrc):

@@ -68,6 +68,10 @@ class Route:
         has_link = self.type in (RTN.UNICAST, RTN.LOCAL, RTN.BROADCAST)
         return self.scope or (follows if has_link and not int(self.gateway) else "global")
 
+    def proto_word(self) -> str:
+        """Give who made it."""
+        return "kernel" if self.is_kernel and self.proto == "boot" else self.proto
+
     def row(self) -> tuple[int, int, int, int, int, int]:
         """Give the row as ``Fib.publish`` takes it."""
         return (

@@ -36,6 +36,8 @@ route replace 10.66.0.0/16 via 10.0.0.9
 route change 10.66.0.0/16 via 10.0.0.8
 route add 10.67.0.0/16 via 10.0.0.1
 route del 10.67.0.0/16
+route add 10.68.0.0/16 via 10.0.0.1 proto static
+route add 10.69.0.0/16 dev %s proto static scope global
 neigh add 10.0.0.1 lladdr 02:00:00:00:00:01 dev %s nud permanent
 neigh replace 10.0.0.1 lladdr 02:00:00:00:00:07 dev %s nud permanent
 neigh add 10.0.0.9 lladdr 02:00:00:00:00:09 dev %s nud stale
@@ -45,7 +47,14 @@ SHOWN = (
     "link show dev %s", "-br link show dev %s", "addr show dev %s", "-br addr show dev %s",
     "route", "route show table local", "route get 10.0.0.7", "route get 192.168.1.1",
     "route get 127.0.0.1", "route show default", "route show dev %s", "neigh",
-    "neigh show 10.0.0.9", "neigh show dev %s nud permanent",
+    "neigh show 10.0.0.9", "neigh show dev %s nud permanent", "neigh show dev %s nud all",
+    "route show table all", "route show type local table all", "route show proto static",
+    "route show proto kernel scope link", "route show proto boot", "route show scope global",
+    "route show scope link dev %s", "route get 10.0.0.255", "route get 10.0.0.2",
+    "route get 10.0.0.7 from 10.0.0.3", "route get 10.0.0.2 from 10.0.0.3",
+    "route get 9.9.9.9 oif %s",
+    "route get 10.0.0.2 from 10.0.0.7 iif %s", "route get 10.0.0.255 from 10.0.0.7 iif %s",
+    "link show dev %s up", "addr show dev %s up",
 )  # fmt: skip
 
 
@@ -78,14 +87,15 @@ def test_ip_prints_the_same_for_the_same_configuration(it, good):
 
     texts, data = {}, {}
     with fresh_netns():
+        for which in ("all", "default"):
+            with open(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6", "w") as file:
+                file.write("1")
         for words in (
             "link set lo up", "link add tap0 type veth peer name peer",
             f"link set tap0 address {OUR_MAC}", "link set tap0 up", "link set peer up",
             f"addr add {OUR_IP}/24 dev tap0",
         ):  # fmt: skip
             ip(words)
-        with open("/proc/sys/net/ipv6/conf/tap0/disable_ipv6", "w") as file:
-            file.write("1")
         for line in SETUP.strip().splitlines():
             ip(line.replace("%s", "tap0"))
         for line in SHOWN:

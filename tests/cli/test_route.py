@@ -66,6 +66,21 @@ def test_many_routes_are_found_and_gone_again(it, netstack, tmp_path):
     assert routes.ip_route_output(20 << 24 | 5 << 16 | 6 << 8 | 7).error == 101
 
 
+def test_flush_takes_what_it_was_asked_to(it, good):
+    good("route", "add", "10.9.0.0/16", "via", "10.0.0.1", "proto", "static")
+    good("route", "add", "10.8.0.0/16", "dev", "tap0", "scope", "global")
+    good("route", "add", "10.7.0.0/16", "via", "10.0.0.1", "metric", "5")
+    good("route", "flush", "proto", "static")
+    assert [row["dst"] for row in good("route", "show", "scope", "global", "--json")] == [
+        "10.7.0.0/16",
+        "10.8.0.0/16",
+    ]
+    good("route", "flush", "scope", "link")
+    assert len(good("route", "--json")) == 3
+    good("route", "flush", "scope", "global")
+    assert [row["dst"] for row in good("route", "--json")] == ["10.0.0.0/24"]
+
+
 def test_onlink_believes_that_a_router_is_there(it, netstack, good):
     status, _, err = netstack("route", "add", "default", "via", "77.0.0.1", "dev", "tap0")
     assert status == 2
