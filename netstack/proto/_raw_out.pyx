@@ -97,10 +97,7 @@ cdef int raw_send(sock *sk, const sock_msg *msg, const rtable *rt) noexcept nogi
                                    and IP_PMTUDISC_DO <= sk.pmtudisc <= IP_PMTUDISC_INTERFACE):
         ip_local_error(sk, EMSGSIZE, rt.daddr, sk.dport, rt.mtu)
         return -EMSGSIZE
-    rc = may_send(sk)
-    if rc:
-        return rc
-    skb = ip_alloc_skb(sk.n, size)
+    skb = ip_alloc_skb(sk.n, size)     # neither a pending error nor the end of sending is looked at, as in Linux
     if skb == NULL:
         return -ENOBUFS
     sk_mark_skb(sk, msg, skb)

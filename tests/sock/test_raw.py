@@ -287,6 +287,20 @@ def ping_hears_errors(w):
     return out
 
 
+@case
+def sending_after_the_end_of_sending(w):
+    out = []
+    for header in (False, True):
+        sock = w.socket(RAW, 200)
+        sock.connect((PEER, 0))
+        if header:
+            sock.setsockopt(kernel.SOL_IP, kernel.IP_HDRINCL, 1)
+        sock.shutdown(kernel.SHUT_RDWR)
+        data = bytes.fromhex("4500001a00000000404800000000000000000000") + b"header"
+        out += [attempt(sock.send, data), len(w.sent())]
+    return out
+
+
 @pytest.mark.tap
 @pytest.mark.parametrize("name", case)
 def test_the_kernel_s_sockets_give_the_same(name):
