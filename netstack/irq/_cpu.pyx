@@ -27,17 +27,18 @@ from netstack._abi cimport (
     store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
-    SLOT_CPU0, Net, busy_poll, irq_suspend_timeout, net, net_now, poll_spin_usecs, sysctl_get,
+    SLOT_CPU0, Net, busy_poll, net, net_now, poll_spin_usecs, sysctl_get,
 )
 from netstack._skb cimport pool_state, queue_init, skb_pool_create
 from netstack.device._device cimport hw_device
-from netstack.irq._irq cimport irq_resume, irq_suspend, irq_watch, look_at_wires
+from netstack.irq._irq cimport irq_resume, irq_suspend, look_at_wires
 from netstack.irq._softirq cimport hw_busy
 from netstack.irq._thread cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, IRQ_NICE,
     TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake,
     gettid, pthread_join, pthread_t, sched_yield, thread_nice, thread_setup, thread_start, timerfd_create,
 )
+from netstack.irq._watch cimport given_away, only_watching, watch_applications
 from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data
 
 
@@ -198,43 +199,6 @@ cdef long long sleep_time(softnet_data *sd) noexcept nogil:
     return <long long>(deadline - now) if deadline > now else 0
 
 
-cdef void watch_applications(softnet_data *sd) noexcept nogil:
-    """Take the wires back if the application that has them no longer polls, nor sleeps as the idle CPU."""
-    cdef u64 until = load_relaxed64(&sd.last_busy_poll) + sysctl_get(sd.n, irq_suspend_timeout)
-    cdef u64 now = monotonic_ns()
-    exchange32(&sd.timer_armed, 0)
-    fence()
-    if not sd.irq_suspended or (load_seq32(&sd.idle_app) and sd.wires_epfd == sd.idle_epfd):
-        return
-    if now >= until:
-        irq_resume(sd)
-    else:
-        irq_watch(sd, until - now)
-
-
-cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept nogil:
-    """Did a timer wake the thread while an application polls? Then it looks again later, without the role.
-
-    The application's polls run the timers of hardware and NAPIs too. Becoming the CPU now would put a third thread
-    between it and the core that it polls on; even a look costs it a switch, so while it goes on they become rarer.
-    """
-    cdef u64 timeout = sysctl_get(sd.n, irq_suspend_timeout)
-    cdef u64 word, until, now
-    if got > 1 or (got == 1 and event.data.ptr != &sd.timer_fd):
-        return False
-    until = load_relaxed64(&sd.last_busy_poll) + timeout
-    now = monotonic_ns()
-    if got < 0 or not load_acquire32(&sd.irq_suspended) or now >= until or load_acquire32(&sd.stop):
-        return False
-    if got == 1:
-        read(sd.timer_fd, &word, 8)
-        exchange32(&sd.timer_armed, 0)
-        fence()
-    sd.looks = min(sd.looks + 1, <u32>MAX_LOOKS)
-    irq_watch(sd, until - now + (sd.looks - 1) * timeout)  # if interrupts came on meanwhile, it finds that and is done
-    return True
-
-
 cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     """Sleep until a wire, a timer or a wake-up; afterwards the thread is the CPU again."""
     cdef epoll_event events[MAX_EVENTS]
@@ -259,23 +223,6 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
 
 cdef enum:
     MAX_EVENTS = 16
-    MAX_LOOKS = 4                  # irq_suspend_timeouts between two looks at an application that goes on polling
-    HAND_OVER_NS = 100_000         # that an application may take to take what it asked for
-
-
-cdef bint given_away(softnet_data *sd, u64 since) noexcept nogil:
-    """Has an application taken what was given up at ``since``? It may have stopped asking in that very moment.
-
-    It looks for the role once more after it has stopped, so one of the two sees the other.
-    """
-    while True:
-        if load_acquire32(&sd.in_busy_poll) or load_relaxed64(&sd.last_busy_poll) >= since:
-            return True
-        if not load_seq32(&sd.want_role) and not load_seq32(&sd.role):
-            return False
-        if monotonic_ns() - since >= HAND_OVER_NS:
-            return load_seq32(&sd.want_role) != 0
-        sched_yield()              # it may wait for this very core, and keep it long after it has polled
 
 
 cdef void *ksoftirqd(void *arg) noexcept nogil:
