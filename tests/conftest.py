@@ -25,10 +25,12 @@ settings.load_profile("default")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Stop before old compiled code is tested, and hear Ctrl-C."""
-    # A shell starts what is in its background, and nohup what it runs, with SIGINT ignored; so would the programs be
-    # that the tests end with it.
+    # A shell starts what is in its background with SIGINT ignored, nohup what it runs with SIGHUP; so would the
+    # programs be that the tests end with them.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     spec = importlib.util.find_spec("netstack")
     if spec and spec.origin and Path(spec.origin).parent != ROOT / "netstack":
         return  # another build, such as that of `./dev.sh sanitize`

@@ -49,12 +49,14 @@ _ETHERNET = [
 
 PCAP_HEADER = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 0x40000, 1)
 # What an ICMP error quotes is the peer's, and may be as wrong as it likes. Linux gives an echo
-# reply of nothing but zeros the checksum 0, and so do we; it has to be 0xffff.
+# reply of nothing but zeros the checksum 0, and so do we; it has to be 0xffff. A TCP segment of the peer's that
+# we pass on has 0xffff where its checksum is 0: Linux makes no difference between TCP and UDP there.
 QUOTES = "icmp.type in {3, 4, 5, 11, 12}"
 ZEROS = "icmp.type#1 == 0 && icmp.checksum#1 == 0"
 BAD = (
     f"ip.checksum.status#1 == 0 || (icmp.checksum.status#1 == 0 && !({ZEROS})) || (!({QUOTES}) && ("
-    "_ws.malformed || udp.checksum.status == 0 || tcp.checksum.status == 0 || igmp.checksum.status == 0))"
+    "_ws.malformed || udp.checksum.status == 0 || igmp.checksum.status == 0 || "
+    "(tcp.checksum.status == 0 && tcp.checksum != 0xffff)))"
 )
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 import netstack
@@ -23,6 +23,8 @@ from tests.peer_errors import PEERS
 ROOT = Path(__file__).resolve().parent.parent
 tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 
+# A segment whose urgent pointer makes its checksum 0.
+TO_ZERO = IP(bytes(IP() / TCP()))[TCP].chksum
 QUOTED = bytes(IP(src=PEER_IP, dst=OUR_IP, ttl=9) / UDP(dport=9, chksum=5) / b"wrong")
 GOOD = {
     "udp": udp(b"x" * 9),
@@ -32,10 +34,12 @@ GOOD = {
     "arp": bytes(Ether() / ARP(op=2)),
     "a wrong quotation": bytes(ether() / IP() / ICMP(type=3, code=3) / QUOTED),
     "zeros, as Linux": bytes(ether() / IP() / ICMP(type=0, id=0, seq=0, chksum=0)),
+    "TCP, as Linux": bytes(ether() / IP() / TCP(urgptr=TO_ZERO, chksum=0xFFFF)),
 }
 BAD = {
     "IP checksum": bytes(ether() / IP(chksum=1) / UDP()),
     "UDP checksum": udp(b"x", chksum=1),
+    "TCP checksum": bytes(ether() / IP() / TCP(chksum=1)),
     "ICMP checksum": bytes(ether() / IP() / ICMP(chksum=1)),
     "checksum of an error": bytes(ether() / IP() / ICMP(type=3, code=3, chksum=1) / QUOTED),
     "UDP length": udp(b"x", len=500),

@@ -33,6 +33,7 @@ from tests.netns import SIOCGIFFLAGS, fresh_netns, inside, link_up, second_netns
 from tests.peer_errors import PEERS, PROC_NET, counters
 
 IFF_RUNNING = 0x40
+TRIES = 3
 DEV = "tap0"
 HOST_MAC, PEER_MAC = "02:00:00:00:00:02", "02:00:00:00:00:01"
 Answer = Callable[["World", Any, bytes, tuple[str, int]], object]
@@ -254,20 +255,33 @@ def meaning(data: bytes) -> str:
 
 
 def same(client: Client) -> str:
-    """Compare what came of it before each host; give what the client said."""
+    """Compare what came of it before each host; give what the client said.
+
+    Again where it differs: many clients say nothing of an answer that came later than they thought it would, and the
+    machine's other work may hold up one of the three. What differs by our doing differs every time.
+    """
     client.look_for_it()
-    worlds = (kernel_world, lambda: our_world(True), lambda: our_world(False))
-    with ThreadPoolExecutor(len(worlds)) as pool:  # a thread has a network namespace of its own
-        theirs, fast, slow = pool.map(lambda world: client.in_world(world()), worlds)
+    for turn in range(TRIES):
+        theirs, fast, slow = in_every_world(client)
+        if theirs == fast == slow or turn == TRIES - 1:
+            break
     assert not re.search(
         r"(?i)usage|(invalid|unknown|unrecognized|bad) (option|arg)", theirs.text
     )
-    PEERS.errors = {}  # they are compared instead
     assert fast.text.splitlines() == theirs.text.splitlines()
     assert slow.text.splitlines() == theirs.text.splitlines()
     assert fast == theirs
     assert slow == theirs
     return theirs.text
+
+
+def in_every_world(client: Client) -> tuple[Outcome, Outcome, Outcome]:
+    """Run it before the kernel, before netstack, and before netstack without its fast path."""
+    worlds = (kernel_world, lambda: our_world(True), lambda: our_world(False))
+    with ThreadPoolExecutor(len(worlds)) as pool:  # a thread has a network namespace of its own
+        theirs, fast, slow = pool.map(lambda world: client.in_world(world()), worlds)
+    PEERS.errors = {}  # they are compared instead
+    return theirs, fast, slow
 
 
 __all__ = ["Client", "World", "discard", "echo", "kernel_world", "our_world", "same"]
