@@ -111,6 +111,7 @@ find_missing() {
     have snmpget || missing+=(snmp)
     have ntpdig || missing+=(ntpsec-ntpdig)
     have valgrind || missing+=(valgrind)
+    have nft || missing+=(nftables)
     [ -e /etc/services ] || missing+=(netbase)
 }
 

@@ -23,7 +23,7 @@ from netstack import _fastpath, sysfs
 from netstack._net import ManualClock, Net
 from netstack._skb import ProcessPool
 from netstack.addresses import check_mtu, check_name, default_mac, mac_bytes, parse_addresses
-from netstack.capture.bpf import compile_filter
+from netstack.capture.bpf import Program, compile_filter
 from netstack.config import Config
 from netstack.driver._igb import Igb
 from netstack.driver._loopback import Loopback
@@ -37,7 +37,13 @@ from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
 from netstack.netif._rps_conf import Rps
 from netstack.netif._tap import PacketTap
 from netstack.netif.core import ETH_P_ARP, ETH_P_IP, Handler, PacketTypes
-from netstack.nf.hooks import Hook, nf_register_net_hook, nf_unregister_net_hook
+from netstack.nf.hooks import (
+    NF_INET_INGRESS,
+    BatchHook,
+    Hook,
+    nf_register_net_hook,
+    nf_unregister_net_hook,
+)
 from netstack.nf.tables import Tables
 from netstack.proto import net_protocol
 from netstack.proto.af_inet import Inet
@@ -60,6 +66,7 @@ PROCESS_POOL = (24576, 16384, 10240)
 CLASS_BYTES = (832, 1280, 2304)
 MAX_CPUS = 16
 RING_MAX = 4096  # descriptors, each with a buffer of the largest class
+LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101  # packets that begin with their IP header
 
 
@@ -119,9 +126,7 @@ class Host(HostViews):
         self.timer_sources.append(self.inet)
         self.inet.add_device(1, self.lo.addresses)
         self.config.add_device("lo", 1)
-        self.nft = Tables(
-            self.inet.hooks, lambda text: compile_filter(text, LINKTYPE_RAW), self._ifindex
-        )
+        self.nft = Tables(self.inet.hooks, hook_filter, self._ifindex)
         self.packet_types.dev_add_pack(ETH_P_IP, ip_rcv)
         self.packet_types.dev_add_pack(ETH_P_ARP, arp_rcv)
         atexit.register(self.close)
@@ -276,16 +281,18 @@ class Host(HostViews):
         self.net.want_protocol(number, True)
 
     def hook(
-        self, hook: int, fn: Hook, priority: int = 0, filter: str = ""
-    ) -> Callable[[], None]:
-        """Ask ``fn(host, skb)`` about packets at NF_INET_*: NF_ACCEPT, NF_DROP, NF_STOLEN, NF_QUEUE.
+        self, hook: int, fn: Hook | BatchHook, priority: int = 0, filter: str = "",
+        batch: bool = False,
+    ) -> Callable[[], None]:  # fmt: skip
+        """Ask ``fn(host, skb)`` about packets at NF_INET_* or NF_ARP_*: what it says is their verdict.
 
-        Low priorities are asked first. With a ``filter`` (pcap-filter's language) only packets that
-        match it come to Python at all. Gives the function that takes the hook out again.
-        [nf_register_net_hook()]
+        NF_ACCEPT, NF_DROP, NF_STOLEN, NF_QUEUE or NF_REPEAT. Low priorities are asked first. With a
+        ``filter`` (pcap-filter's language) only packets that match it come to Python at all.
+        ``batch``: it is ``fn(host, packets)`` and says a verdict for each, or one for all. Gives the
+        function that takes the hook out again. [nf_register_net_hook()]
         """
-        program = compile_filter(filter, LINKTYPE_RAW) if filter else None
-        nf_register_net_hook(self, hook, fn, priority, program)
+        program = hook_filter(filter, hook) if filter else None
+        nf_register_net_hook(self, hook, fn, priority, program, batch)
         return functools.partial(nf_unregister_net_hook, self, hook, fn)
 
     def _ifindex(self, name: str) -> int:
@@ -437,6 +444,11 @@ class Host(HostViews):
     ) -> None:
         """Close it."""
         self.close()
+
+
+def hook_filter(text: str, hook: int) -> Program:
+    """Compile a filter for a hook: of IP packets, or from the ingress hook on of frames."""
+    return compile_filter(text, LINKTYPE_ETHERNET if hook >= NF_INET_INGRESS else LINKTYPE_RAW)
 
 
 def socket_memory(pool: tuple[int, int, int]) -> int:

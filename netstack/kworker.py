@@ -12,12 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netstack._counters import skb_drop_reason
 
 if TYPE_CHECKING:
+    from netstack._skb import SkBuff
     from netstack.host import Host
+    from netstack.nf.hooks import Hooks
 
 log = logging.getLogger("netstack")
 
@@ -78,17 +80,41 @@ class KWorker:
         """Handle what waits: one batch of packets, and the timers that are due. How much it was."""
         done = self._run_timers()
         batch = self.host.seam.drain(BATCH)
-        receive = self.host.packet_types.netif_receive_skb
-        while batch:
-            # The list must not keep the handle: whoever owns it last ends the packet.
+        if batch:
+            done += len(batch)
+            hooks = self.host.inet.hooks
+            hooks.gather(True)
             try:
-                receive(batch.pop(0))
-            except Exception:
-                self._report("a packet handler")
-            self.host.seam.ended()
-            self.handled += 1
-            done += 1
+                self._receive(batch, hooks)
+            finally:
+                hooks.gather(False)
         return done
+
+    def _receive(self, batch: list[SkBuff], hooks: Hooks) -> None:
+        """Give packets to their handlers, and what hooks want to see together to those."""
+        receive = self.host.packet_types.netif_receive_skb
+        waiting = 0
+        while batch:
+            before = hooks.held()
+            # The list must not keep the handle: whoever owns it last ends the packet.
+            self._try("a packet handler", receive, batch.pop(0))
+            self.handled += 1
+            if hooks.held() == before:
+                self.host.seam.ended()
+            else:
+                waiting += 1
+        while hooks.gathered:
+            passed = self._try("a hook", hooks.ask_batch) or []
+            while passed:
+                self._try("a packet handler", hooks.go_on, passed.pop(0))
+        for _ in range(waiting):
+            self.host.seam.ended()
+
+    def _try(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return call(*args)
+        except Exception:
+            self._report(what)
 
     def _run_timers(self) -> int:
         now = self.host.net.now()

@@ -25,7 +25,7 @@ def nft(args: Namespace) -> int:
     if args.json:
         print_json({"nftables": list(_objects(chains))})
     else:
-        print(_text(chains, handles=args.handle), end="")
+        print(listing(chains, handles=args.handle), end="")
     return 0
 
 
@@ -42,7 +42,8 @@ def _objects(chains: list[dict[str, Any]]) -> Any:
             yield {"rule": where | {"chain": chain["chain"]} | rule}
 
 
-def _text(chains: list[dict[str, Any]], *, handles: bool) -> str:
+def listing(chains: list[dict[str, Any]], *, handles: bool = False) -> str:
+    """Print chains as ``nft list`` does."""
     lines: list[str] = []
     for family, table in dict.fromkeys((c["family"], c["table"]) for c in chains):
         lines.append(f"table {family} {table} {{")
@@ -70,10 +71,11 @@ COMMANDS = {
         "netstack nft add rule ip filter input udp dport 53 counter drop\n"
         "netstack nft add rule ip filter input ip saddr 10.0.0.0/8 icmp type echo-request reject\n"
         "netstack nft 'add rule ip filter output udp dport { 67, 68 } counter'\n"
+        "netstack nft add rule arp filter input arp operation request arp saddr ip 10.0.0.9 counter drop\n"
         "netstack nft -a list chain ip filter input\n"
         "netstack nft delete rule ip filter input handle 2\nnetstack nft flush ruleset",
         _arguments,
         "Rules at the hooks of netfilter, run in compiled code. Chains: ip filter prerouting,\n"
-        "input, forward, output, postrouting; netdev filter ingress.",
+        "input, forward, output, postrouting; arp filter input, output; netdev filter ingress.",
     ),
 }

@@ -26,13 +26,12 @@ from netstack._skb cimport (
     PACKET_OTHERHOST, PACKET_OUTGOING, consume_skb, kfree_skb_reason, skb_clone, skb_headlen, skb_pull,
 )
 from netstack.netif._tap cimport tap_deliver, tap_stage
-from netstack.nf._rules cimport NF_ACCEPT, nf_rules_run
+from netstack.nf._rules cimport NF_ACCEPT, NF_INET_INGRESS, nf_rules_run
 from netstack.sock._packet cimport packet_deliver
 
 cdef enum:
     VLAN_VID_MASK = 0x0FFF
     VLAN_HLEN = 4
-    NF_INET_INGRESS = 5            # see nf/hooks.py
     ETH_P_8021Q = 0x8100
     ETH_P_8021AD = 0x88A8
     ETH_P_802_3_MIN = 0x0600
@@ -128,7 +127,7 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     if unlikely(skb.vlan_present or eth_type_vlan(skb.protocol)) and not vlan_do_receive(skb):
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
         return
-    if unlikely(n.nf_rules >> NF_INET_INGRESS & 1) and skb.protocol == ETH_P_IP:
+    if unlikely(n.nf_rules >> NF_INET_INGRESS & 1):
         if nf_rules_run(n, NF_INET_INGRESS, skb, skb.dev.ifindex, 0) != NF_ACCEPT:
             kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
             return

@@ -12,7 +12,10 @@ cdef enum:
     NF_ACCEPT = 1
     NFT_CONTINUE = 8               # counted, and the next rule is asked
     NF_REJECT = 9                  # dropped, and an ICMP error says so: Python does it
-    NF_NR_CHAINS = 6               # NF_INET_* and NF_INET_INGRESS
+    NF_INET_INGRESS = 5            # these three look at the frame, the others at the IP packet; see nf/hooks.py
+    NF_ARP_IN = 6
+    NF_ARP_OUT = 7
+    NF_NR_CHAINS = 8
     NF_FLOWS = 256                 # flows that a CPU remembers
 
 cdef struct nf_counter:
@@ -50,10 +53,12 @@ cdef struct nf_state:              # net.nf
     nf_flow flows[MAX_CPUS][NF_FLOWS]
 
 
-# The verdict of the rules at a hook about a packet, data at its IP header. Call it if net.nf_rules has the hook's bit.
+# The verdict of the rules at a hook about a packet, data at its network header, at NF_ARP_OUT at the Ethernet header.
+# Call it if net.nf_rules has the hook's bit.
 cdef u32 nf_rules_run(net *n, u32 hook, sk_buff *skb, u32 iif, u32 oif) noexcept nogil
 # The same at one hook after the other, and who captures there is shown it;
 # False when the packet was refused, and dropped (NETFILTER_DROP).
 cdef bint nf_rules_pass(net *n, u32 first, u32 end, sk_buff *skb, u32 iif, u32 oif) noexcept nogil
-# Does a Python hook want to see this packet at one of the hooks of `mask`? Call it if net.nf_hooks has one of them.
+# Does a Python hook want to see this packet at one of the hooks of `mask` (of IP, or of ARP)? Call it if net.nf_hooks
+# has one of them.
 cdef bint nf_python_wants(net *n, u32 mask, sk_buff *skb) noexcept nogil

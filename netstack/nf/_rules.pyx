@@ -1,7 +1,7 @@
 """rules: ask the rules of a hook about a packet, and remember flows that none of them matches.
 
 Stage 6 of 8:  device driver irq napi netif [nf] proto sock
-In       packets on their way             netif/_core.pyx, proto/_ip.pyx, proto/_ip_output.pyx
+In       packets on their way             netif/_core.pyx, proto/_arp.pyx, proto/_ip.pyx, proto/_ip_output.pyx
 Out      a verdict
 Context  softirq or process; no GIL; never allocates, never raises
 Kernel   nft_do_chain(), net/netfilter/nf_tables_core.c
@@ -9,18 +9,24 @@ Kernel   nft_do_chain(), net/netfilter/nf_tables_core.c
 A chain is an array that is never changed: a new one is published in its place, and the old one freed when nobody reads
 it any more. As long as the rules of a chain look at nothing but a packet's flow, a CPU writes down which flows matched
 none of them, and asks again only when rules have changed.
+
+Programs of the ingress and the ARP chains see the frame from its Ethernet header on, the others the IP packet. ``len``
+is the packet's length as Linux has it at the hook: with the Ethernet header at ARP output, else without.
 """
 
 cimport cython
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
     add_relaxed64, cpu_relax, fetch_add32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr,
-    load_relaxed64, store_release32, store_release_ptr, unlikely,
+    load_relaxed64, put_be16, store_release32, store_release_ptr, unlikely,
 )
 from netstack._counters cimport SKB_DROP_REASON_NETFILTER_DROP
-from netstack._net cimport NF_TAP_SHIFT, SLOT_CPU0, SLOT_PROCESS, STAGE_PREROUTING, Net, net_device
-from netstack._skb cimport SkBuff, kfree_skb_reason, skb_headlen
+from netstack._net cimport (
+    ETH_ALEN, ETH_HLEN, NF_TAP_SHIFT, SLOT_CPU0, SLOT_PROCESS, STAGE_PREROUTING, Net, net_device,
+)
+from netstack._skb cimport SkBuff, kfree_skb_reason, skb_headlen, skb_mac_header, skb_network_header
 
 from netstack.errors import InternalError
 
@@ -29,26 +35,61 @@ cdef enum:
     IP_HLEN = 20
     IPPROTO_TCP = 6
     IPPROTO_UDP = 17
+    ETH_P_IP = 0x0800
+    NF_FRAME_HOOKS = 1 << 5 | 1 << 6 | 1 << 7      # NF_INET_INGRESS, NF_ARP_IN, NF_ARP_OUT
+    NF_FRAME = 128                 # of a frame with stacked tags, what rules can see
+
+cdef struct nf_view:               # what programs are shown of a packet
+    const u8 *data
+    u32 len                        # skb->len
+    u32 headlen                    # bytes at data
+    u8 frame[NF_FRAME]
 
 
-cdef inline bint nf_match(const nf_rule *rule, const sk_buff *skb, u32 iif, u32 oif) noexcept nogil:
+cdef void nf_frame(const sk_buff *skb, nf_view *view) noexcept nogil:
+    """Show the frame from its Ethernet header on; its copy without the tags where some stand in between."""
+    cdef const u8 *start = skb_network_header(skb) - ETH_HLEN
+    cdef const u8 *mac = skb_mac_header(skb)
+    view.headlen = <u32>(skb.data + skb_headlen(skb) - start)
+    if likely(mac == start):
+        view.data = start
+        return
+    view.headlen = min(view.headlen, <u32>NF_FRAME)
+    memset(view.frame, 0, 2 * ETH_ALEN)
+    if mac < start:
+        memcpy(view.frame, mac, 2 * ETH_ALEN)
+    put_be16(view.frame + 2 * ETH_ALEN, skb.protocol)
+    memcpy(view.frame + ETH_HLEN, start + ETH_HLEN, view.headlen - ETH_HLEN)
+    view.data = view.frame
+
+
+cdef inline void nf_look(const sk_buff *skb, bint frame, nf_view *view) noexcept nogil:
+    view.len = skb.len
+    if unlikely(frame):
+        nf_frame(skb, view)
+    else:
+        view.data = skb.data
+        view.headlen = skb_headlen(skb)
+
+
+cdef inline bint nf_match(const nf_rule *rule, const nf_view *view, u32 iif, u32 oif) noexcept nogil:
     if (rule.iif and rule.iif != iif) or (rule.oif and rule.oif != oif):
         return False
-    return rule.program == NULL or rule.run(rule.program, skb.data, skb.len, skb_headlen(skb)) != 0
+    return rule.program == NULL or rule.run(rule.program, view.data, view.len, view.headlen) != 0
 
 
-cdef u32 nf_walk(const nf_chain *chain, const sk_buff *skb, u32 iif, u32 oif, bint *matched) noexcept nogil:
+cdef u32 nf_walk(const nf_chain *chain, const nf_view *view, u32 iif, u32 oif, bint *matched) noexcept nogil:
     """Ask one rule after the other, until one decides. [nft_do_chain()]"""
     cdef const nf_rule *rule
     cdef u32 i
     for i in range(chain.count):
         rule = &chain.rule[i]
-        if not nf_match(rule, skb, iif, oif):
+        if not nf_match(rule, view, iif, oif):
             continue
         matched[0] = True
         if rule.counter != NULL:
             add_relaxed64(&rule.counter.packets, 1)
-            add_relaxed64(&rule.counter.bytes, skb.len)
+            add_relaxed64(&rule.counter.bytes, view.len)
         if rule.verdict != NFT_CONTINUE:
             return rule.verdict
     return chain.policy
@@ -59,7 +100,8 @@ cdef nf_flow *nf_flow_of(nf_state *state, const sk_buff *skb, u32 iif, u32 gener
     cdef const u8 *iph = skb.data
     cdef nf_flow *flow
     cdef u32 saddr, daddr, ports
-    if skb_headlen(skb) < IP_HLEN + 4 or iph[0] != 0x45 or get_be16(iph + 6) & 0x3FFF:
+    if (skb_headlen(skb) < IP_HLEN + 4 or iph[0] != 0x45 or get_be16(iph + 6) & 0x3FFF
+            or skb.protocol != ETH_P_IP):
         return NULL
     saddr, daddr = get_be32(iph + 12), get_be32(iph + 16)
     # Of what has no ports, type and code.
@@ -81,6 +123,7 @@ cdef u32 nf_rules_run(net *n, u32 hook, sk_buff *skb, u32 iif, u32 oif) noexcept
     cdef bint process = skb.slot == SLOT_PROCESS
     cdef u32 verdict = NF_ACCEPT
     cdef u32 generation
+    cdef nf_view view
     if process:
         fetch_add32(&state.readers, 1)
     generation = load_acquire32(&state.generation)     # before the chain: a change between the two costs a look more
@@ -90,7 +133,8 @@ cdef u32 nf_rules_run(net *n, u32 hook, sk_buff *skb, u32 iif, u32 oif) noexcept
             flow = nf_flow_of(state, skb, iif, generation)
         if likely(flow != NULL and flow.clean >> hook & 1):
             return chain.policy
-        verdict = nf_walk(chain, skb, iif, oif, &matched)
+        nf_look(skb, NF_FRAME_HOOKS >> hook & 1, &view)
+        verdict = nf_walk(chain, &view, iif, oif, &matched)
         if flow != NULL and not matched:
             flow.clean |= <u32>1 << hook
     if process:
@@ -123,15 +167,17 @@ cdef bint nf_python_wants(net *n, u32 mask, sk_buff *skb) noexcept nogil:
     cdef const nf_chain *want
     cdef bint found = False
     cdef u32 i
+    cdef nf_view view
     if state == NULL:
         return True
+    nf_look(skb, mask & NF_FRAME_HOOKS != 0, &view)
     fetch_add32(&state.readers, 1)
     want = <nf_chain *>load_acquire_ptr(<void **>&state.want)
     if want == NULL:
         found = True
     else:
         for i in range(want.count):
-            if want.rule[i].verdict & mask and nf_match(&want.rule[i], skb, 0, 0):
+            if want.rule[i].verdict & mask and nf_match(&want.rule[i], &view, 0, 0):
                 found = True
                 break
     fetch_add32(&state.readers, <u32>-1)
@@ -246,5 +292,11 @@ cdef class Rules:
             nf_tap(n, hook, skb.peek(), iif)
 
     def run(self, u32 hook, SkBuff skb not None, u32 iif=0, u32 oif=0):
-        """Ask the rules of a hook about a packet, data at its IP header."""
+        """Ask the rules of a hook about a packet; where its data stands see ``nf_rules_run``."""
         return nf_rules_run(self.net_object.ptr, hook, skb.peek(), iif, oif)
+
+    def seen(self, u32 hook, SkBuff skb not None):
+        """Give what a program sees of a packet at a hook: (bytes, ``len``)."""
+        cdef nf_view view
+        nf_look(skb.peek(), NF_FRAME_HOOKS >> hook & 1, &view)
+        return <bytes>view.data[:view.headlen], view.len

@@ -7,7 +7,8 @@ Context  process
 Kernel   nf_tables_newrule(), nf_tables_commit(), net/netfilter/nf_tables_api.c
 
 The base chains are there from the start: ``ip filter`` has prerouting, input, forward, output and
-postrouting, ``netdev filter`` has ingress. A rule's matches become one expression of libpcap.
+postrouting, ``arp filter`` input and output, ``netdev filter`` has ingress. A rule's matches become
+one expression of libpcap.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from typing import Any
 
 from netstack.errors import UsageError, oserror
 from netstack.nf._rules import Counter
-from netstack.nf.hooks import NF_ACCEPT, NF_DROP, NF_REJECT, Filter, Hooks
+from netstack.nf.hooks import (
+    NF_ACCEPT,
+    NF_ARP_IN,
+    NF_ARP_OUT,
+    NF_DROP,
+    NF_INET_INGRESS,
+    NF_REJECT,
+    Filter,
+    Hooks,
+)
 from netstack.nf.parse import Parsed, parse_rule, split_words
 
 NFT_CONTINUE = 8
@@ -30,13 +40,16 @@ CHAINS = {
     ("ip", "filter", "forward"): 2,
     ("ip", "filter", "output"): 3,
     ("ip", "filter", "postrouting"): 4,
-    ("netdev", "filter", "ingress"): 5,
+    ("arp", "filter", "input"): NF_ARP_IN,
+    ("arp", "filter", "output"): NF_ARP_OUT,
+    ("netdev", "filter", "ingress"): NF_INET_INGRESS,
 }
 COMMANDS = (
     ("list", "ruleset"), ("list", "table"), ("list", "chain"), ("add", "rule"),
     ("insert", "rule"), ("replace", "rule"), ("delete", "rule"), ("add", "chain"),
     ("flush", "chain"), ("flush", "table"), ("flush", "ruleset"),
 )  # fmt: skip
+FAMILIES = ("ip", "arp", "netdev", "inet", "ip6", "bridge")
 VERDICTS = {"accept": NF_ACCEPT, "drop": NF_DROP, "continue": NFT_CONTINUE, "reject": NF_REJECT}
 REJECTABLE = ("prerouting", "input", "forward", "output")
 EXAMPLE = "netstack nft add rule ip filter input udp dport 53 counter drop"
@@ -45,6 +58,7 @@ WAYS = "netstack nft list ruleset\n" + EXAMPLE
 # What a program may load and still say the same of every packet of a flow: version and header
 # length, fragment offset, protocol, addresses, and the first four bytes behind the header.
 FLOW_BYTES = {0, 6, 7, 9, *range(12, 20)}
+ETH_HLEN, ETHER_TYPE = 14, {12, 13}
 
 
 @dataclass
@@ -80,12 +94,12 @@ class Chain:
 
 
 class Tables:
-    """All rules of one host. ``compile_`` makes a program of an expression of libpcap."""
+    """All rules of one host. ``compile_`` makes a program of an expression of libpcap, for a hook."""
 
     def __init__(
         self,
         hooks: Hooks,
-        compile_: Callable[[str], Any],
+        compile_: Callable[[str, int], Any],
         ifindex: Callable[[str], int],
     ) -> None:
         """Begin with empty chains."""
@@ -178,6 +192,9 @@ class Tables:
         del chain.rules[at]
         self._publish(chain)
 
+    def _add_table(self, rest: list[str]) -> None:
+        self._table(rest)  # it is there
+
     def _add_chain(self, rest: list[str]) -> None:
         """``add chain ip filter input { policy drop ; }``: set what becomes of the rest."""
         chain, left = self._chain(rest)
@@ -185,7 +202,8 @@ class Tables:
         if words[:1] == ["type"] and "policy" in words:
             words = words[words.index("policy") :]
         if len(words) != 2 or words[0] != "policy" or words[1] not in ("accept", "drop"):
-            way = f"netstack nft 'add chain ip filter {chain.name} {{ policy drop ; }}'"
+            where = f"{chain.family} {chain.table} {chain.name}"
+            way = f"netstack nft 'add chain {where} {{ policy drop ; }}'"
             raise UsageError(
                 "a base chain is there; its policy can be accept or drop", hint=way
             )
@@ -247,14 +265,13 @@ class Tables:
         return handles.index(words[0])
 
     def _rule(self, chain: Chain, words: list[str]) -> Rule:
-        parsed = parse_rule(words, self._ifindex)
-        if parsed.verdict == "reject" and chain.name not in REJECTABLE:
-            message = f"reject is for {', '.join(REJECTABLE)}; in {chain.name} say drop"
-            raise UsageError(message, hint=EXAMPLE)
-        if parsed.oif and chain.name in ("prerouting", "input", "ingress"):
-            raise UsageError(f"oifname is not known in {chain.name}", hint=EXAMPLE)
-        program = self._compile(parsed.filter) if parsed.filter else None
-        by_flow = not parsed.oif and (program is None or is_by_flow(program.insns))
+        parsed = parse_rule(words, self._ifindex, chain.family)
+        refused = not_there(chain, parsed)
+        if refused:
+            raise UsageError(refused, hint=EXAMPLE)
+        program = self._compile(parsed.filter, chain.hook) if parsed.filter else None
+        link = ETH_HLEN if chain.hook >= NF_INET_INGRESS else 0
+        by_flow = not parsed.oif and (program is None or is_by_flow(program.insns, link))
         counter = Counter() if parsed.counter else None
         self._handle += 1
         return Rule(self._handle, parsed, program, by_flow, counter)
@@ -290,14 +307,31 @@ class Tables:
                     yield (of.function if of else 0, of.address if of else 0, 1 << chain.hook)
 
 
-def is_by_flow(insns: bytes) -> bool:
-    """Tell whether a program says the same of every packet of a flow."""
+def not_there(chain: Chain, parsed: Parsed) -> str:
+    """Say what a rule asks for that its chain does not have; empty for nothing."""
+    if parsed.verdict == "reject" and chain.family != "ip":
+        return f"cannot use reject with {chain.family}; say drop"
+    if parsed.verdict == "reject" and chain.name not in REJECTABLE:
+        return f"reject is for {', '.join(REJECTABLE)}; in {chain.name} say drop"
+    if parsed.oif and chain.name in ("prerouting", "input", "ingress"):
+        return f"oifname is not known in {chain.name}"
+    if chain.hook == NF_ARP_OUT and parsed.iif:
+        return "iifname is not known in output"
+    if chain.hook == NF_ARP_OUT and "ether" in parsed.headers:
+        # nft takes such a rule, and it matches nothing: skb->mac_header is not set yet.
+        return "ether is not known in output; arp saddr ether and arp daddr ether are"
+    return ""
+
+
+def is_by_flow(insns: bytes, link: int = 0) -> bool:
+    """Tell whether a program says the same of every IP packet of a flow. ``link``: bytes in front of it."""
+    same = {link + n for n in FLOW_BYTES} | (ETHER_TYPE if link else set())
     for code, _jt, _jf, k in struct.iter_unpack("=HBBI", insns):
         kind, mode = code & 0x07, code & 0xE0
         size = {0x00: 4, 0x08: 2, 0x10: 1}[code & 0x18]
-        if kind == 0x00 and mode == 0x20 and not set(range(k, k + size)) <= FLOW_BYTES:
+        if kind == 0x00 and mode == 0x20 and not set(range(k, k + size)) <= same:
             return False
-        if kind == 0x00 and mode == 0x40 and k + size > 4:
+        if kind == 0x00 and mode == 0x40 and k + size > link + 4:
             return False
         if kind in (0x00, 0x01) and mode == 0x80:  # the length
             return False
@@ -306,8 +340,7 @@ def is_by_flow(insns: bytes) -> bool:
 
 def _with_family(words: list[str]) -> list[str]:
     """Put the family in front that nft takes when none is named."""
-    families = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
-    return words if words and words[0] in families else ["ip", *words]
+    return words if words and words[0] in FAMILIES else ["ip", *words]
 
 
 def _is_used(chain: Chain) -> bool:

@@ -8,16 +8,21 @@ Kernel   arp_rcv(), arp_process(), arp_solicit(), arp_send_dst(), net/ipv4/arp.c
 
 arp.py has the whole order of the steps. The short cut here takes one case out of it, with the same functions: a
 request for an address of ours, from somebody with an address.
+
+What a Python hook at NF_ARP_IN wants to see goes on with arp.py, and so does what one at NF_ARP_OUT wants of what we
+send, as PACKET_OUTGOING.
 """
 
 from libc.string cimport memcpy, memset
 
-from netstack._abi cimport get_be16, get_be32, put_be16, put_be32, u8, u16, u32
+from netstack._abi cimport get_be16, get_be32, put_be16, put_be32, u8, u16, u32, unlikely
 from netstack._counters cimport SKB_DROP_REASON_ARP_MALFORMED, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_NOT_DROPPED_YET
 from netstack._net cimport ETH_ALEN, ETH_HLEN, IFF_LOOPBACK, IFF_NOARP, Net, net, net_device
 from netstack._skb cimport (
-    PACKET_BROADCAST, PACKET_HOST, SKB_SMALL, SkBuff, consume_skb, dev_queue_xmit, process_skb, sk_buff, skb_headlen,
+    PACKET_BROADCAST, PACKET_HOST, PACKET_OUTGOING, SKB_SMALL, SkBuff, consume_skb, dev_queue_xmit, process_skb,
+    sk_buff, skb_headlen,
 )
+from netstack.nf._rules cimport NF_ARP_IN, NF_ARP_OUT, nf_python_wants, nf_rules_pass
 from netstack.proto._inet cimport ETH_P_ARP, ETH_P_IP, RTN_LOCAL, ipv4_is_loopback, ipv4_is_multicast
 from netstack.proto._neigh cimport neigh_event_ns, neigh_table
 from netstack.proto._route cimport inet_addr_is_local, inet_select_addr, ip_route_input, rtable
@@ -27,16 +32,24 @@ from netstack.errors import InternalError
 cdef enum:
     ARPHRD_ETHER = 1
     ARPHRD_IEEE802 = 6
+    NF_ARP_IN_BIT = 1 << 6
+    NF_ARP_OUT_BIT = 1 << 7
 
 
-cdef u32 arp_check(const sk_buff *skb) noexcept nogil:
-    """Check the shape: a drop reason, or 0. [arp_rcv(), the head of arp_process()]"""
+cdef u32 arp_check_size(const sk_buff *skb) noexcept nogil:
+    """Check what the input hook relies on: a drop reason, or 0. [arp_rcv()]"""
     cdef const u8 *arp = skb.data
-    cdef u16 hrd, op
     if skb_headlen(skb) < ARP_LEN:
         return SKB_DROP_REASON_PKT_TOO_SMALL
     if arp[ARP_HLN] != ETH_ALEN or arp[ARP_PLN] != 4:
         return SKB_DROP_REASON_ARP_MALFORMED
+    return SKB_NOT_DROPPED_YET
+
+
+cdef u32 arp_check(const sk_buff *skb) noexcept nogil:
+    """Check the rest of the shape: a drop reason, or 0. [the head of arp_process()]"""
+    cdef const u8 *arp = skb.data
+    cdef u16 hrd, op
     hrd = get_be16(arp + ARP_HRD)
     op = get_be16(arp + ARP_OP)
     if hrd != ARPHRD_ETHER and hrd != ARPHRD_IEEE802:
@@ -78,6 +91,18 @@ cdef void arp_send(net *n, net_device *dev, u16 op, u32 tip, u32 sip, const u8 *
     if tha != NULL:
         memcpy(arp + ARP_THA, tha, ETH_ALEN)
     put_be32(arp + ARP_TIP, tip)
+    arp_xmit_skb(n, skb)
+
+
+cdef void arp_xmit_skb(net *n, sk_buff *skb) noexcept nogil:
+    """Pass a frame (data at its Ethernet header, as in Linux) through the output hook, and send it. [arp_xmit()]"""
+    if unlikely(n.nf_hooks & NF_ARP_OUT_BIT) and nf_python_wants(n, NF_ARP_OUT_BIT, skb):
+        skb.pkt_type = PACKET_OUTGOING
+        n.to_python(n, skb)
+        return
+    if unlikely(n.nf_rules & NF_ARP_OUT_BIT):
+        if not nf_rules_pass(n, NF_ARP_OUT, NF_ARP_OUT + 1, skb, 0, skb.dev.ifindex):
+            return
     dev_queue_xmit(skb)
 
 
@@ -96,7 +121,7 @@ cdef bint arp_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     cdef const u8 *sha
     if skb.pkt_type != PACKET_HOST and skb.pkt_type != PACKET_BROADCAST:
         return 0
-    if skb.dev.flags & (IFF_NOARP | IFF_LOOPBACK) or arp_check(skb):
+    if skb.dev.flags & (IFF_NOARP | IFF_LOOPBACK) or arp_check_size(skb) or arp_check(skb):
         return 0
     sip = get_be32(arp + ARP_SIP)
     tip = get_be32(arp + ARP_TIP)
@@ -104,6 +129,11 @@ cdef bint arp_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
         return 0
     if ip_route_input(n, tip, sip, skb.dev, ETH_P_ARP, &rt) or rt.type != RTN_LOCAL:
         return 0
+    if unlikely(n.nf_hooks & NF_ARP_IN_BIT) and nf_python_wants(n, NF_ARP_IN_BIT, skb):
+        return 0
+    if unlikely(n.nf_rules & NF_ARP_IN_BIT):
+        if not nf_rules_pass(n, NF_ARP_IN, NF_ARP_IN + 1, skb, skb.dev.ifindex, 0):
+            return 1
     sha = arp + ARP_SHA
     if neigh_event_ns(n, skb.dev, sip, sha):
         arp_send(n, skb.dev, ARPOP_REPLY, sip, tip, sha, sha)
@@ -120,11 +150,18 @@ def arp_init(Net n not None):
     (<neigh_table *>n.ptr.neigh).solicit = arp_solicit
 
 
+def arp_size(SkBuff skb not None):
+    """Check what the input hook relies on: a drop reason, or 0."""
+    return arp_check_size(skb.peek())
+
+
 def arp_parse(SkBuff skb not None):
-    """Check and read an ARP packet: (drop reason, op, sha, sip, tha, tip)."""
+    """Check the whole shape, which a hook may have changed, and read: (drop reason, op, sha, sip, tha, tip)."""
     cdef sk_buff *packet = skb.peek()
     cdef const u8 *arp = packet.data
-    cdef u32 reason = arp_check(packet)
+    cdef u32 reason = arp_check_size(packet)
+    if not reason:
+        reason = arp_check(packet)
     if reason:
         return reason, 0, b"", 0, b"", 0
     return (SKB_NOT_DROPPED_YET, get_be16(arp + ARP_OP), <bytes>arp[ARP_SHA:ARP_SHA + ETH_ALEN],
@@ -148,3 +185,11 @@ def arp_xmit(Net n not None, u32 ifindex, u16 op, u32 tip, u32 sip, bytes dst=No
         target = tha
     with nogil:
         arp_send(n.ptr, dev, op, tip, sip, to, target)
+
+
+def xmit_finish(SkBuff skb not None):
+    """Send an ARP frame that a hook has seen on its way out. [arp_xmit_finish()]"""
+    cdef sk_buff *frame = skb.take()
+    frame.pkt_type = PACKET_HOST
+    with nogil:
+        dev_queue_xmit(frame)

@@ -4,10 +4,11 @@ Stage 7 of 8:  device driver irq napi netif nf [proto] sock
 In       ARP packets                      netif/core.py
 Out      replies, requests, table changes proto/_arp.pyx, proto/_neigh.pyx
 Context  process
-Kernel   arp_rcv(), arp_process(), net/ipv4/arp.c; neigh_timer_handler(), net/core/neighbour.c
+Kernel   arp_rcv(), arp_process(), arp_xmit(), net/ipv4/arp.c; neigh_timer_handler(), net/core/neighbour.c
 
 RFC 826 says what a packet means. A request is answered by the compiled short cut while that is
-on; everything else, and with it off the requests too, comes here.
+on; everything else, and with it off the requests too, comes here; and what we send on its way
+out, when a function asked for it at NF_ARP_OUT.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from netstack._counters import skb_drop_reason
 from netstack._net import sysctl
-from netstack.proto._arp import arp_op, arp_parse, arp_xmit
+from netstack.nf.hooks import NF_ARP_IN, NF_ARP_OUT, NF_HOOK
+from netstack.proto._arp import arp_op, arp_parse, arp_size, arp_xmit, xmit_finish
 from netstack.proto._neigh import nud
 from netstack.proto.icmp import ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, icmp_send
 from netstack.proto.route import RTN
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from netstack.proto.af_inet import InetHost
 
 ETH_P_ARP = 0x0806
-PACKET_HOST, PACKET_OTHERHOST, PACKET_LOOPBACK = 0, 3, 5
+PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING, PACKET_LOOPBACK = 0, 3, 4, 5
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
 LOCKTIME = NS_PER_S  # an address that was just learned is not replaced for so long
 MIN_TIMER = 10 * NS_PER_MS
@@ -35,10 +37,21 @@ MIN_TIMER = 10 * NS_PER_MS
 
 def arp_rcv(host: InetHost, skb: SkBuff) -> None:
     """Take one ARP packet. Consumes skb."""
+    if skb.pkt_type == PACKET_OUTGOING:
+        NF_HOOK(host, NF_ARP_OUT, skb, arp_xmit_finish)
+        return
     if skb.pkt_type in (PACKET_OTHERHOST, PACKET_LOOPBACK):
         skb.consume()
         return
-    arp_process(host, skb)
+    if reason := arp_size(skb):
+        skb.drop(reason)
+        return
+    NF_HOOK(host, NF_ARP_IN, skb, arp_process)
+
+
+def arp_xmit_finish(_host: InetHost, skb: SkBuff) -> None:
+    """Send what the output hook has let through. Consumes skb."""
+    xmit_finish(skb)
 
 
 def arp_process(host: InetHost, skb: SkBuff) -> None:

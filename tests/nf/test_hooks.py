@@ -157,9 +157,9 @@ def test_a_verdict_must_be_one(stack: Stack) -> None:
     assert stack.fates() == {"NETFILTER_DROP": 1}
 
 
-@pytest.mark.parametrize("hook", [-1, 5])
-def test_there_are_five_hooks(stack: Stack, hook: int) -> None:
-    with pytest.raises(ValueError, match="give 0 to 4"):
+@pytest.mark.parametrize("hook", [-1, 5, 8])
+def test_there_are_five_hooks_of_ip_and_two_of_arp(stack: Stack, hook: int) -> None:
+    with pytest.raises(ValueError, match=r"give 0 to 4, NF_INET_\*, or 6 to 7"):
         nf_register_net_hook(stack, hook, lambda host, skb: NF_ACCEPT)
     with pytest.raises(ValueError, match="give 0 to 4"):
         nf_unregister_net_hook(stack, hook, lambda host, skb: NF_ACCEPT)

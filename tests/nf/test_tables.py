@@ -238,6 +238,30 @@ def test_which_programs_say_the_same_of_a_whole_flow(text, same):
     assert is_by_flow(compile_filter(text, 101).insns) == same
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("ip and udp dst port 53", True),
+        ("arp or ip host 10.0.0.1", True),
+        ("ether[12:2] == 0x1234", True),
+        ("ether src 02:00:00:00:00:01", False),
+        ("ip[8] < 5", False),
+        ("ip and udp[4:2] > 5", False),
+    ],
+)
+def test_which_programs_of_frames_say_the_same_of_a_whole_flow(text, same):
+    assert is_by_flow(compile_filter(text, 1).insns, 14) == same
+
+
+def test_ingress_takes_no_other_packet_for_one_of_a_flow_it_remembers(it):
+    it.socket(OUR_IP, 9000)
+    add(it, "ether type 0x1234 counter", "ingress", "netdev")
+    it.put(udp(b"x"), udp(b"x"))
+    alike = udp(b"x")
+    it.put(alike[:12] + b"\x12\x34" + alike[14:])
+    assert rules(it, "ingress", "netdev") == ["ether type 0x1234 counter packets 1 bytes 29"]
+
+
 def test_a_rule_that_looks_at_more_than_the_flow_is_asked_each_time(it):
     it.socket(OUR_IP, 9000)
     add(it, "ip length > 100 counter")
@@ -257,7 +281,7 @@ REFUSED = [
     ("add rule ip filter input udp dport { 1, 2 drop", "without }"),
     ("add rule ip filter input udp dport < { 1, 2 } drop", "one value"),
     ("add rule ip filter input udp dport 9-3 drop", "goes down"),
-    ("add rule ip filter input udp doprt 9 drop", "udp has sport dport length"),
+    ("add rule ip filter input udp doprt 9 drop", "udp has sport, dport, length"),
     ("add rule ip filter input ip saddr 10.0.0.0/99 drop", "is no prefix"),
     ("add rule ip filter input ip saddr x drop", "an IPv4 address"),
     ("add rule ip filter input drop counter", "behind the verdict drop"),

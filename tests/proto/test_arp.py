@@ -5,6 +5,8 @@ from scapy.layers.inet import IP
 from scapy.layers.l2 import ARP, Ether
 
 from netstack._counters import mib
+from netstack._skb import SkBuff
+from netstack.nf.hooks import NF_ACCEPT, NF_ARP_IN, NF_ARP_OUT, NF_DROP, nf_register_net_hook
 from netstack.proto._arp import arp_init, arp_xmit
 from netstack.proto._ip_output import send
 from netstack.proto._neigh import nud
@@ -124,6 +126,58 @@ def test_an_announcement_by_reply_names_its_own_hardware_twice(stack: Stack) -> 
     stack.give(reply(OTHER, OTHER_MAC))
     stack.give(reply(OTHER, NEW_MAC, dst="ff:ff:ff:ff:ff:ff", tip=OTHER, tha=OTHER_MAC))
     assert stack.entry(OTHER) == (nud.NUD_REACHABLE, OTHER_MAC)
+
+
+def passed(stack: Stack, verdict: int = NF_ACCEPT) -> list[tuple[int, int]]:
+    """Register at both hooks; give the list into which hook and operation of each packet go."""
+    seen: list[tuple[int, int]] = []
+    for hook in (NF_ARP_IN, NF_ARP_OUT):
+
+        def fn(host: Stack, skb: SkBuff, hook: int = hook) -> int:
+            seen.append((hook, skb.network[7]))
+            return verdict
+
+        nf_register_net_hook(stack, hook, fn)
+    return seen
+
+
+def test_requests_replies_and_probes_pass_the_output_hook(stack: Stack) -> None:
+    seen = passed(stack)
+    stack.give(stranger(), stranger(psrc="0.0.0.0"))
+    assert seen == [(NF_ARP_IN, 1), (NF_ARP_OUT, 2)] * 2
+    del seen[:]
+    send(stack.net, b"12345678", number("10.0.0.8"), 0, 77)
+    stack.settle()
+    assert [frame[ARP].pdst for frame in stack.sent()] == ["10.0.0.8"]
+    assert seen == [(NF_ARP_OUT, 1)]
+    send(stack.net, b"12345678", number(OTHER), 0, 77)  # stale by now: will be probed
+    stack.sent()
+    del seen[:]
+    sent = [frame for frame in stack.advance(8) if ARP in frame]
+    assert [frame[ARP].pdst for frame in sent if frame.dst == OTHER_MAC] == [OTHER] * 3
+    assert seen == [(NF_ARP_OUT, 1)] * len(sent)
+
+
+def test_hooks_change_no_counter_and_no_answer_of_what_they_accept() -> None:
+    plain, watched = Stack(), Stack()
+    passed(watched)
+    frames = [stranger(), stranger(psrc="0.0.0.0"), stranger(pdst="10.0.0.77"), who_has()]
+    answers = [stack.give(*frames) for stack in (plain, watched)]
+    assert answers[0] == answers[1]
+    assert plain.counters() == watched.counters()
+    assert plain.fates() == watched.fates() == {"CONSUMED": 4}
+    assert plain.entry(OTHER) == watched.entry(OTHER)
+
+
+def test_what_the_hooks_drop(stack: Stack) -> None:
+    seen = passed(stack, NF_DROP)
+    assert stack.give(stranger()) == []
+    assert stack.entry(OTHER) is None
+    assert stack.fates() == {"NETFILTER_DROP": 1}
+    assert send(stack.net, b"12345678", number(OTHER), 0, 77) == 0, "nobody hears of it"
+    stack.settle()
+    assert stack.sent() == []
+    assert seen == [(NF_ARP_IN, 1), (NF_ARP_OUT, 1)]
 
 
 def test_a_permanent_entry_stays(stack: Stack) -> None:
