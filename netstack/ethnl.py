@@ -362,11 +362,11 @@ def _key(device: str, text: str, size: int) -> bytes:
 
 
 def set_rxnfc(device: str, nic: Nic, values: Values) -> None:
-    """``-N rx-flow-hash udp4 sdfn``: an igb has a choice for UDP alone."""
+    """``-N rx-flow-hash udp4 sdfn``, letters in any order: an igb has a choice for UDP alone."""
     rss = _method(device, nic, "rss", "RX flow hash")()
     for flow, fields in values.items():
         allowed = ("sd", "sdfn") if _flow(flow) == "udp4" else (_hash_fields(rss)[flow],)
-        if fields not in allowed:
+        if set(fields) not in map(set, allowed):
             raise oserror(
                 errno.EINVAL,
                 f"Cannot change RX network flow hashing options: {flow} {fields}; "
@@ -374,7 +374,7 @@ def set_rxnfc(device: str, nic: Nic, values: Values) -> None:
                 hint=f"netstack ethtool -N {device} rx-flow-hash {flow} {allowed[-1]}",
             )
     if "udp4" in values:
-        nic.set_rss(udp4=values["udp4"] == "sdfn")
+        nic.set_rss(udp4="f" in values["udp4"])
 
 
 def _asked(name: str) -> Callable[[str, Nic], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from netstack.cli.command import Command, Namespace, Parser, ask, print_json
@@ -19,7 +20,14 @@ COALESCE = (
 GROUPED = ("tx-checksum-", "tx-scatter-gather", "tx-tcp")  # indented below their heading
 FIELDS = {"s": "IP SA", "d": "IP DA", "f": "L4 bytes 0 & 1 [TCP/UDP src port]"}
 FIELDS["n"] = "L4 bytes 2 & 3 [TCP/UDP dst port]"
-FLOWS = {"tcp4": "TCP", "udp4": "UDP", "sctp4": "SCTP", "ah4": "IPSEC AH", "esp4": "IPSEC ESP"}
+FLOWS = {"tcp4": "TCP", "udp4": "UDP", "sctp4": "SCTP"} | dict.fromkeys(
+    ("ah4", "esp4"), "IPSEC AH/ESP"
+)
+ALIASES = {  # of the options below, as in the real tool
+    "-n": ("-u", "--show-ntuple"), "-N": ("-U", "--config-ntuple"),
+    "-x": ("--show-rxfh-indir",), "-X": ("--set-rxfh-indir",),
+    "-k": ("--show-offload",), "-K": ("--offload",),
+}  # fmt: skip
 OPTIONS = (
     ("-S", "--statistics", "stats", "what NIC and driver have counted"),
     ("-i", "--driver", "drvinfo", "the driver"),
@@ -50,9 +58,12 @@ SETTINGS = {  # an example of each
 def _arguments(parser: Parser) -> None:
     what = parser.add_mutually_exclusive_group()
     for short, long, value, text in OPTIONS:
-        what.add_argument(
-            short, long, dest="what", action="store_const", const=value, help=text
-        )
+        words = (short, long)
+        what.add_argument(*words, dest="what", action="store_const", const=value, help=text)
+        for alias in ALIASES.get(short, ()):
+            what.add_argument(
+                alias, dest="what", action="store_const", const=value, help=argparse.SUPPRESS
+            )
     parser.add_argument("device", nargs="?", metavar="DEVICE", help="the interface: tap0")
     parser.add_argument("words", nargs="*", metavar="NAME VALUE", help="what to set")
 

@@ -1,9 +1,11 @@
 """``ethtool``: the shapes of the real tool."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -167,3 +169,81 @@ def test_features_stand_in_the_lines_of_the_real_tool(it, good):
     for name, row in data[0].items():
         assert name == "ifname" or list(ours[0][name]) == list(row)
         assert name == "ifname" or (ours[0][name]["fixed"] is None) == (row["fixed"] is None)
+
+
+# What the driver says when the real tool asks: RXFH are the fields, RINGS the queues. What it is told it writes.
+DRIVER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list ap;
+    va_start(ap, request);
+    void *argument = va_arg(ap, void *);
+    va_end(ap);
+    if (request != SIOCETHTOOL)
+        return ((int (*)(int, unsigned long, ...))dlsym(RTLD_NEXT, "ioctl"))(fd, request, argument);
+    struct ethtool_rxnfc *nfc = (void *)((struct ifreq *)argument)->ifr_data;
+    if (nfc->cmd == ETHTOOL_GRXFH)
+        nfc->data = strtoul(getenv("RXFH"), NULL, 0);
+    if (nfc->cmd == ETHTOOL_SRXFH)
+        printf("flow %u fields %#llx\n", nfc->flow_type, nfc->data);
+    if (nfc->cmd == ETHTOOL_GRXRINGS)
+        nfc->data = strtoul(getenv("RINGS"), NULL, 0);
+    if (nfc->cmd == ETHTOOL_GRXCLSRLCNT)
+        nfc->rule_cnt = 0;
+    return 0;
+}
+"""
+RXH = {"s": 1 << 4, "d": 1 << 5, "f": 1 << 6, "n": 1 << 7}  # <linux/ethtool.h>
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Give a function that runs the real ethtool on a driver that says what it is told to."""
+    folder = tmp_path_factory.mktemp("driver")
+    Path(folder, "driver.c").write_text(DRIVER)
+    command = ["cc", "-shared", "-fPIC", "-o", "driver.so", "driver.c", "-ldl"]
+    subprocess.run(command, cwd=folder, check=True)
+
+    def run(*words, fields=0, rings=1):
+        told = {"RXFH": str(fields), "RINGS": str(rings), "LD_PRELOAD": f"{folder}/driver.so"}
+        done = subprocess.run(
+            ["ethtool", *words], env=os.environ | told, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("option", ["-n", "-u", "--show-nfc", "--show-ntuple"])
+def test_what_is_hashed_is_said_in_the_words_of_the_real_tool(it, good, real, option):
+    for fields in ("sd", "sdfn"):
+        good("ethtool", "-N", "tap0", "rx-flow-hash", "udp4", fields)
+        for flow, letters in {
+            "udp4": fields, "tcp4": "sdfn", "sctp4": "sd", "ah4": "sd", "esp4": "sd",
+        }.items():  # fmt: skip
+            words = (option, "tap0", "rx-flow-hash", flow)
+            theirs = real(*words, fields=sum(RXH[letter] for letter in letters))
+            assert good("ethtool", *words) == theirs
+    assert good("ethtool", option, "tap0") == real(option, "tap0")
+
+
+@pytest.mark.parametrize("option", ["-N", "-U", "--config-nfc", "--config-ntuple"])
+@pytest.mark.parametrize("letters", ["sd", "ds", "sdfn", "nfds", "fsdn"])
+def test_what_is_to_be_hashed_is_taken_in_the_words_of_the_real_tool(
+    it, good, real, option, letters
+):
+    words = (option, "tap0", "rx-flow-hash", "udp4", letters)
+    (told,) = re.findall("fields (0x[0-9a-f]+)", real(*words))
+    assert good("ethtool", *words) == ""
+    fields = it.host.devices[1].nic.rss()["udp4"]
+    assert sum(RXH[letter] for letter in fields) == int(told, 16)
