@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from netstack.irq._affinity import lines, set_affinity
+from netstack.netif.core import ETH_P_ALL
 from netstack.sock._calls import sockets as open_sockets
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ SOFTIRQS = (
     *("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK"),
     *("IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"),
 )
+
+
+PTYPE_HASH_SIZE = 16
+QUEUE_VECTOR = re.compile(r"-TxRx-(\d+)$")
 
 
 class HostViews:
@@ -39,11 +46,15 @@ class HostViews:
         return [dict(zip(SOFTIRQS, cpu.softirqs(), strict=True)) for cpu in self.cpus]
 
     def interrupts(self) -> list[dict[str, Any]]:
-        """Give every interrupt line: number, name, count on each CPU, where it may go and goes."""
+        """Give every interrupt line: number, name, count on each CPU, where it may go and goes.
+
+        ``hwirq`` is its vector's number in its device.
+        """
         return [
             {
                 "irq": irq,
                 "name": name,
+                "hwirq": int(queue[1]) + 1 if (queue := QUEUE_VECTOR.search(name)) else 0,
                 "chip": "PCI-MSIX",
                 "counts": counts,
                 "smp_affinity": mask,
@@ -85,13 +96,32 @@ class HostViews:
         return self._with_names(self.inet.route_rows(table))
 
     def handlers(self) -> list[tuple[str, str, str]]:
-        """Give type, device and function of each packet handler, as /proc/net/ptype does."""
+        """Give type, device and function of each packet handler, as and in the order /proc/net/ptype does.
+
+        The devices' own, those of every device, sockets of one type, then the protocols; of equal ones
+        the latest first. A socket of one type and one device is not shown, as in Linux.
+        """
         names = {device.ifindex: device.name for device in self.devices}
         types = self.packet_types
-        rows = [("ALL", names.get(i or 0, ""), fn.__name__) for fn, i in types.ptype_all]
-        return rows + [
-            (f"{kind:04x}", "", fn.__name__) for kind, fn in types.ptype_base.items()
+        sockets = list(self._packet_sockets())
+        every = [(names.get(i or 0, ""), fn.__name__) for fn, i in reversed(types.ptype_all)]
+        every += [(name, "packet_rcv") for name, kind in sockets if kind == ETH_P_ALL]
+        rows = [
+            ("ALL", *row) for name in [*names.values(), ""] for row in every if row[0] == name
         ]
+        for name, kind in sockets:
+            if kind not in (0, ETH_P_ALL) and not name:
+                rows.append((f"{kind:04x}", "", "packet_rcv"))
+        base = sorted(types.ptype_base.items(), key=lambda row: row[0] % PTYPE_HASH_SIZE)
+        return rows + [(f"{kind:04x}", "", fn.__name__) for kind, fn in base]
+
+    def _packet_sockets(self) -> Iterator[tuple[str, int]]:
+        """Give device and EtherType of each packet socket, the latest first."""
+        for sock in open_sockets(self.net):
+            if sock.info["proto"] == "packet":
+                with contextlib.suppress(OSError):  # it was closed meanwhile
+                    name, kind = sock.getsockname()[:2]
+                    yield name, kind
 
     def memberships(self, ifindex: int) -> list[tuple[str, int]]:
         """Give the groups that a device is a member of, and how many users each has; the latest first."""

@@ -28,7 +28,7 @@ TCP_IDLE = {
 TCP_ESTABLISHED, TCP_CLOSE = 1, 7  # <net/tcp_states.h>; an unconnected socket is in CLOSE
 RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_REJECT = 0x1, 0x2, 0x4, 0x200  # <linux/route.h>
 USER_HZ = 100  # of times in the kernel's texts
-ATF_COM = 0x2  # <linux/if_arp.h>: the hardware address is known
+ATF_COM, ATF_PERM = 0x2, 0x4  # <linux/if_arp.h>: the hardware address is known, for ever
 SOFTIRQS = (
     "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK",
     "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
@@ -108,13 +108,13 @@ def _sockets(host: Host, proto: str) -> list[dict[str, Any]]:
     return [sock for sock in host.sockets() if sock["proto"] == proto]
 
 
-def _socket_rows(rows: Iterable[dict[str, Any]]) -> list[str]:
+def _socket_rows(rows: Iterable[dict[str, Any]], width: int) -> list[str]:
     lines = []
     for number, row in enumerate(rows):
         (local, lport), (peer, pport) = row["local"], row["peer"] or ("0.0.0.0", 0)
         state = TCP_ESTABLISHED if row["peer"] else TCP_CLOSE
         lines.append(
-            f"{lport or number:5d}: {_native(local)}:{lport:04X} {_native(peer)}:{pport:04X}"
+            f"{lport or number:{width}d}: {_native(local)}:{lport:04X} {_native(peer)}:{pport:04X}"
             f" {state:02X} {0:08X}:{row['rmem']:08X} 00:00000000 00000000 {0:5d} {0:8d}"
             f" {row['inode']} 2 {0:016x} {row['drops']}"
         )
@@ -127,7 +127,7 @@ def net_udp(host: Host) -> str:
         "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
         "   uid  timeout inode ref pointer drops"
     )
-    lines = [head, *_socket_rows(_sockets(host, "udp"))]
+    lines = [head, *_socket_rows(_sockets(host, "udp"), 5)]
     return "".join(f"{line:<127}\n" for line in lines)
 
 
@@ -137,15 +137,16 @@ def net_raw(host: Host) -> str:
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
         "   uid  timeout inode ref pointer drops"
     )
-    return "".join(f"{line}\n" for line in [head, *_socket_rows(_sockets(host, "raw"))])
+    return "".join(f"{line}\n" for line in [head, *_socket_rows(_sockets(host, "raw"), 4)])
 
 
 def net_arp(host: Host) -> str:
     """Print /proc/net/arp. [arp_seq_show()]."""
     lines = ["IP address       HW type     Flags       HW address            Mask     Device\n"]
     for entry in host.neighbours():
-        flags = ATF_COM if entry["lladdr"] else 0
-        address = entry["lladdr"] or "00:00:00:00:00:00"
+        flags = ATF_COM if entry.get("lladdr") else 0
+        flags |= ATF_PERM if "PERMANENT" in entry["state"] else 0
+        address = entry.get("lladdr") or "00:00:00:00:00:00"
         lines.append(
             f"{entry['dst']:<16} {'0x1':<12}{f'0x{flags:x}':<12}{address:<17}     *        "
             f"{entry['dev']}\n"
@@ -163,7 +164,9 @@ def net_route(host: Host) -> str:
         size = int(prefix or 32)
         mask = IPv4Address((0xFFFFFFFF << (32 - size)) & 0xFFFFFFFF)
         flags = RTF_UP | (RTF_GATEWAY if "gateway" in route else 0)
-        flags |= (RTF_HOST if size == 32 else 0) | (RTF_REJECT if "type" in route else 0)
+        flags |= (RTF_HOST if size == 32 else 0) | (
+            RTF_REJECT if route.get("type") in ("unreachable", "prohibit") else 0
+        )
         lines.append(
             f"{route.get('dev', '*')}\t{_native(network)}\t{_native(gateway)}\t{flags:04X}\t0\t0\t"
             f"{route.get('metric', 0)}\t{_native(str(mask))}\t0\t0\t0"
@@ -242,7 +245,7 @@ def interrupts(host: Host) -> str:
     lines = [f"           {_per_cpu(len(host.softnet()))}\n"]
     for irq in host.interrupts():
         counts = "".join(f"{count:10d} " for count in irq["counts"])
-        lines.append(f"{irq['irq']:3d}: {counts} {irq['chip']:>8} {irq['irq']:4d}-edge      "
+        lines.append(f"{irq['irq']:3d}: {counts}{irq['chip']:>8} {irq['hwirq']:3d}-edge      "
                      f"{irq['name']}\n")  # fmt: skip
     return "".join(lines)
 

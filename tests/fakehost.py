@@ -157,6 +157,7 @@ class FakeHost:
                 "irq": 25,
                 "name": "tap0-TxRx-0",
                 "chip": "PCI-MSIX",
+                "hwirq": 1,
                 "counts": counts,
                 "smp_affinity": 1,
                 "cpu": 0,

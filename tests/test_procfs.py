@@ -154,7 +154,7 @@ def test_route_lines_have_the_kernels_columns(host):
 def test_interrupts_line_up_under_their_cpu():
     head, line = procfs.interrupts(FakeHost(cpus=2)).splitlines()
     assert head == "           CPU0       CPU1       "
-    assert line == " 25:          7          0  PCI-MSIX   25-edge      tap0-TxRx-0"
+    assert line == " 25:          7          0 PCI-MSIX   1-edge      tap0-TxRx-0"
 
 
 def test_softirqs_have_the_kernels_names_and_heading():

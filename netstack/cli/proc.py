@@ -126,7 +126,8 @@ COMMANDS = {
         "netstack proc net/snmp\nnetstack proc                      list the files\n"
         "netstack proc net/softnet_stat net/udp\n"
         "netstack proc irq/25/smp_affinity=2    the line goes to CPU 1 from now on\n"
-        "netstack proc --root /tmp/p && PROC_ROOT=/tmp/p nstat -as    read by iproute2",
+        "netstack proc --root /tmp/p && PROC_ROOT=/tmp/p nstat -as    read by iproute2\n"
+        "prometheus-node-exporter --path.procfs=/tmp/p    and by others; psutil.PROCFS_PATH",
         _proc_arguments,
         "The text of files below /proc as Linux prints them, of this host.",
     ),

@@ -1,9 +1,14 @@
 """``proc``, ``sys`` and ``sysctl``."""
 
+import os
+import subprocess
+
+import psutil
 import pytest
 
 from netstack import procfs, sysfs
 from netstack.errors import hint_of
+from tests.frames import OUR_IP, PEER_IP, ping, udp
 from tests.memory_host import memory_host
 
 
@@ -22,6 +27,34 @@ def test_proc_writes_a_tree(host, good, tmp_path):
     good("proc", "--root", tmp_path / "p")
     assert (tmp_path / "p/net/snmp").read_text() == procfs.net_snmp(host)
     assert (tmp_path / "p/sys/net/core/netdev_budget").read_text() == "300\n"
+
+
+def test_tools_made_for_linux_read_the_tree_of_a_host(serve, good, tmp_path, monkeypatch):
+    """iproute2's nstat and ss, and psutil with all that is built on it."""
+    with memory_host() as it:
+        serve(it.host)
+        it.meet()
+        it.socket(OUR_IP, 9000).connect((PEER_IP, 4000))
+        it.put(ping(), udp(b"read by nobody"), udp(dport=5))
+        before = psutil.net_io_counters(pernic=True, nowrap=False).keys()
+        good("proc", "--root", tmp_path)
+        stats = it.device.stats()
+    root = os.environ | {"PROC_ROOT": str(tmp_path), "NSTAT_HISTORY": str(tmp_path / "h")}
+
+    def told(*words):
+        done = subprocess.run(words, env=root, capture_output=True, text=True, check=True)
+        return [line.split() for line in done.stdout.splitlines()]
+
+    assert ["UdpNoPorts", "1", "0.0"] in told("nstat", "-as")
+    assert ["ESTAB", "832", "0", f"{OUR_IP}:9000", f"{PEER_IP}:4000"] in told("ss", "-una")
+
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    row = psutil.net_io_counters(pernic=True, nowrap=False)["tap0"]
+    assert "tap0" not in before
+    assert (row.packets_recv, row.bytes_recv) == (stats["rx_packets"], stats["rx_bytes"])
+    assert (row.packets_sent, row.bytes_sent) == (stats["tx_packets"], stats["tx_bytes"])
+    (sock,) = psutil.net_connections("udp4")
+    assert (sock.laddr, sock.raddr) == ((OUR_IP, 9000), (PEER_IP, 4000))
 
 
 def test_an_unknown_file_and_an_unwritable_place_are_refused(host, refused, tmp_path):
