@@ -287,7 +287,8 @@ class Host(HostViews):
         """Ask ``fn(host, skb)`` about packets at NF_INET_* or NF_ARP_*: what it says is their verdict.
 
         NF_ACCEPT, NF_DROP, NF_STOLEN, NF_QUEUE or NF_REPEAT. Low priorities are asked first. With a
-        ``filter`` (pcap-filter's language) only packets that match it come to Python at all.
+        ``filter`` (pcap-filter's language: of IP packets, at NF_ARP_* of frames) only packets that
+        match it come to Python at all.
         ``batch``: it is ``fn(host, packets)`` and says a verdict for each, or one for all. Gives the
         function that takes the hook out again. [nf_register_net_hook()]
         """

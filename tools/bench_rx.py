@@ -4,6 +4,7 @@
     sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
+    sudo .venv/bin/python tools/bench_rx.py --multiqueue            # one fd of the TAP against two: multiqueue.py
     sudo .venv/bin/python tools/bench_rx.py --picture rx.svg        # with the extra `bench`; a .png as well
 
 Fill-then-drain is the quiet measure: the TAP's queue is filled with frames, then one side drains it
@@ -40,6 +41,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import multiqueue
 from benchlib import (
     CALLS,
     HOST,
@@ -312,6 +314,21 @@ def streams(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def by_queues(args: argparse.Namespace) -> int:
+    """Measure multiqueue.py's sides and print."""
+    if not enter_namespace("bench_rx"):
+        return 2
+    rounds = args.repeat if args.stream else args.rounds
+    frames = min(8000, args.frames * 20)
+    rows = multiqueue.measure(args.sizes, rounds, frames, args.stream)
+    what = f"fill {frames} frames, drain"
+    if args.stream:
+        what = f"a stream of {args.stream:g} s a side"
+    what += f"; medians of {rounds} in turn; ns of wall time a frame"
+    report(args, what, "multiqueue", rows, ["size"], ("ns", "ns of wall time a frame", False))
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     parser = parser_for(__doc__)
@@ -329,7 +346,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ring", type=int, default=256, help="receive descriptors")
     parser.add_argument("--stream", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--repeat", type=int, default=5, help="streams a side")
+    parser.add_argument("--multiqueue", action="store_true", help="one fd against two")
     args = parser.parse_args(argv)
+    if args.multiqueue:
+        return by_queues(args)
     known = STREAM_SIDES if args.stream else DRAIN_SIDES
     names = args.sides or known
     if unknown := [name for name in names if name not in known]:

@@ -78,10 +78,11 @@ def udp_frame(
     mac: str = HOST_MAC,
     to: str = HOST,
     source: str = PEER,
+    dport: int = PORT,
 ) -> bytes:
     """Give a datagram of ``size`` bytes from the peer."""
     data = bytes(range(256)) * (size // 256 + 1)
-    head = struct.pack("!HHHH", sport, PORT, 8 + size, 0)
+    head = struct.pack("!HHHH", sport, dport, 8 + size, 0)
     pseudo = socket.inet_aton(source) + socket.inet_aton(to) + struct.pack("!HH", 17, 8 + size)
     head = head[:6] + struct.pack("!H", checksum(pseudo + head + data[:size]) or 0xFFFF)
     return ip_frame(17, head + data[:size], mac, to, source)

@@ -249,9 +249,10 @@ def nf_register_net_hook(
 ) -> None:  # fmt: skip
     """Have ``fn(host, skb)`` asked at ``hook``; of equal priorities the first comes first.
 
-    With a ``filter`` only about packets that match it; the others stay on the compiled road. Rules
-    (nft) stand at priority 0, behind functions with a lower one. ``batch``: it is
-    ``fn(host, packets)``, asked about many at once. Raises ValueError for an unknown hook.
+    With a ``filter`` only about packets that match it (at ARP's hooks it looks at the frame, else at
+    the IP packet); the others stay on the compiled road. Rules (nft) stand at priority 0, behind
+    functions with a lower one. ``batch``: it is ``fn(host, packets)``, asked about many at once.
+    Raises ValueError for an unknown hook.
     """
     entries = _entries(host, hook)
     entries.append(Entry(priority, fn, filter, batch))

@@ -138,6 +138,39 @@ def test_every_benchmark_shows_in_its_help_how_it_is_called(tool: str):
     assert "--json" in done.stdout
 
 
+@pytest.mark.parametrize("stream", [[], ["--stream", "0.1"]], ids=["drained", "stream"])
+def test_bench_rx_reads_one_fd_and_two(stream):
+    options = [
+        "--multiqueue",
+        "--rounds",
+        "2",
+        "--repeat",
+        "1",
+        "--sizes",
+        "18",
+        "--frames",
+        "64",
+    ]
+    rows = run("bench_rx.py", *options, *stream, "--json")["multiqueue"]
+    assert [row["side"] for row in rows] == [
+        "1 fd, 1 thread", "1 fd, 2 threads", "2 fds, 1 thread", "2 fds, 2 threads",
+    ]  # fmt: skip
+    assert min(row["ns"] for row in rows) > 0
+    assert stream or {row["lost"] for row in rows} == {0}
+
+
+def test_bench_rps_shares_the_work_as_it_says():
+    rows = run("bench_rps.py", "--rounds", "2", "--frames", "2000", "--json")["rps"]
+    shares = {"1 queue": 0, "2 queues": 0.5, "4 queues": 0.5, "RPS to itself": 0,
+              "RPS to the other": 1, "RPS to both": 0.5}  # fmt: skip
+    for work in ("cheap", "dear"):
+        found = {row["side"]: row for row in rows if row["work"] == work}
+        assert list(found) == list(shares)
+        for side, share in shares.items():
+            assert found[side]["on_cpu1"] == pytest.approx(share, abs=0.15), side
+            assert found[side]["kps"] > 0
+
+
 def test_a_side_that_there_is_not_is_refused():
     command = [sys.executable, TOOLS / "bench_rx.py", "--sides", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True)
