@@ -47,6 +47,7 @@ cdef enum:
     IPPROTO_TCP = 6
     IPPROTO_UDP = 17
     RXCSUM_BOTH = E1000_RXCSUM_IPOFL | E1000_RXCSUM_TUOFL
+    RX_PREFETCH_MIN = 640          # of less, little is written, and the driver hands the buffer on at once
 
 
 # ---- which frames
@@ -298,7 +299,8 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
             break
         desc = &q.ring[head]
         buffer = <u8 *>desc.read.pkt_addr
-        igb_rx_prefetch(q, head, size)
+        if size > RX_PREFETCH_MIN:
+            igb_rx_prefetch(q, head, size)
         size = <u32>igb_rx_read(nic, buffer, q.size, &q.frame_id[head])
         if size == 0:
             break
