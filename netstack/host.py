@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import functools
 import os
 import socket as stdlib
@@ -22,17 +21,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 from netstack import _fastpath, sysfs
 from netstack._net import ManualClock, Net
 from netstack._skb import ProcessPool
-from netstack.addresses import check_mtu, check_name, default_mac, mac_bytes, parse_addresses
+from netstack.addresses import check_mtu, default_mac, mac_bytes, parse_addresses
 from netstack.capture.bpf import Program, compile_filter
 from netstack.config import Config
 from netstack.driver._igb import Igb
 from netstack.driver._loopback import Loopback
 from netstack.driver.igb_watchdog import Watchdog
-from netstack.errors import UsageError, oserror
+from netstack.errors import UsageError
 from netstack.host_views import HostViews
 from netstack.irq._cpu import Cpu
 from netstack.kworker import KWorker, Timer
-from netstack.netdev import NetDevice
+from netstack.netdev import NetDevice, check_free
 from netstack.netif._backlog import Seam, backlog_frames, backlog_purge
 from netstack.netif._rps_conf import Rps
 from netstack.netif._tap import PacketTap
@@ -156,7 +155,7 @@ class Host(HostViews):
         vectors go round the CPUs from that one on. Raises ValueError for an impossible name, address,
         mtu, ring, CPU or number of queues; nothing is left then.
         """
-        self._check_free(wire, name)
+        check_free(self, wire, name)
         check_mtu(mtu)
         if not 0 <= cpu < len(self.cpus):
             raise UsageError(
@@ -185,21 +184,6 @@ class Host(HostViews):
         self.config.add_device(name, ifindex)
         self.timer_sources.append(Watchdog(nic, self.net.now()))
         return device
-
-    def _check_free(self, wire: Wire, name: str) -> None:
-        """Refuse what is in use, or can't be used."""
-        if self.closed:
-            raise oserror(errno.ENETDOWN, f"host {self.name} is closed", hint="netstack.Host()")
-        if not hasattr(wire, "address"):
-            raise TypeError(f"wire must be a MemoryWire, a TapWire or the like, not {wire!r}")
-        if any(device.wire is wire for device in self.devices):
-            raise UsageError("the wire has a NIC already", hint="netstack.MemoryWire.pair()")
-        check_name(name)
-        if any(device.name == name for device in self.devices):
-            raise UsageError(
-                f"host {self.name} has a device {name} already",
-                hint=f"add_nic(wire, {name + '1'!r})",
-            )
 
     def add_tap(
         self, name: str, addr: str | Sequence[str], peer: str | None = None, **options: Any

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 from typing import Any
+
+from netstack.addresses import check_name
+from netstack.errors import UsageError, oserror
 
 
 class NetDevice:
@@ -62,3 +66,19 @@ class NetDevice:
     def __repr__(self) -> str:
         """Give it as ``ip -br addr`` would."""
         return f"<{self.name} {' '.join(map(str, self.addresses))} {self.mac}>"
+
+
+def check_free(host: Any, wire: Any, name: str) -> None:
+    """Refuse a device of a host when its wire or name are in use, or can't be used."""
+    if host.closed:
+        raise oserror(errno.ENETDOWN, f"host {host.name} is closed", hint="netstack.Host()")
+    if not hasattr(wire, "address"):
+        raise TypeError(f"wire must be a MemoryWire, a TapWire or the like, not {wire!r}")
+    if any(device.wire is wire for device in host.devices):
+        raise UsageError("the wire has a NIC already", hint="netstack.MemoryWire.pair()")
+    check_name(name)
+    if any(device.name == name for device in host.devices):
+        raise UsageError(
+            f"host {host.name} has a device {name} already",
+            hint=f"add_nic(wire, {name + '1'!r})",
+        )

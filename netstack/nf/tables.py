@@ -46,7 +46,7 @@ CHAINS = {
 }
 COMMANDS = (
     ("list", "ruleset"), ("list", "table"), ("list", "chain"), ("add", "rule"),
-    ("insert", "rule"), ("replace", "rule"), ("delete", "rule"), ("add", "chain"),
+    ("insert", "rule"), ("replace", "rule"), ("delete", "rule"), ("add", "table"), ("add", "chain"),
     ("flush", "chain"), ("flush", "table"), ("flush", "ruleset"),
 )  # fmt: skip
 FAMILIES = ("ip", "arp", "netdev", "inet", "ip6", "bridge")
