@@ -335,7 +335,7 @@ def cost(it, frames, rounds=20):
 
 
 @pytest.mark.bench
-def test_a_thousand_rules_that_do_not_match_a_flow_cost_less_than_a_tenth():
+def test_a_thousand_rules_that_do_not_match_a_flow_cost_no_tenth_more_than_one():
     with memory_host() as it:
         it.meet()
         it.socket(OUR_IP, 9000)
@@ -344,6 +344,7 @@ def test_a_thousand_rules_that_do_not_match_a_flow_cost_less_than_a_tenth():
         without = with_rules = float("inf")
         chain = it.host.nft.chains["ip", "filter", "input"]
         for _ in range(25):
+            add(it, "udp dport 1 drop")
             without = min(without, cost(it, frames))
             for n in range(1000):
                 rule = it.host.nft._rule(chain, ["udp", "dport", str(10000 + n), "drop"])
