@@ -217,12 +217,14 @@ cpdef enum iff:
     IFF_ALLMULTI = 0x200
     IFF_MULTICAST = 0x1000
 
+ctypedef void (*inet_fast_rcv)(net *n, void *skb, void *sd) noexcept nogil
+
 cdef struct inet_fast_ops:
     # The compiled short cut of one IP protocol. `peek` looks without changing or counting anything: 1 when `rcv` would
     # take the packet (data at the IP header, header already found to be plain), 0 to leave it to Python.
     # It may leave what it found in skb.cb. `rcv` consumes; data stands at the transport header.
     bint (*peek)(net *n, void *skb) noexcept nogil
-    void (*rcv)(net *n, void *skb, void *sd) noexcept nogil
+    inet_fast_rcv rcv              # another while somebody captures at the sockets: load_acquire_ptr
 
 cdef enum udp_gro_answer:
     UDP_GRO_HAS_SOCKET = 1         # a socket would receive the datagram

@@ -192,11 +192,11 @@ cdef class Net:
     @property
     def nf_hooks(self):
         """Bit h is set while a Python hook is registered at hook h; the fast path then leaves packets to Python."""
-        return self.ptr.nf_hooks
+        return load_relaxed32(&self.ptr.nf_hooks)
 
     @nf_hooks.setter
     def nf_hooks(self, u32 bits):
-        self.ptr.nf_hooks = bits
+        store_relaxed32(&self.ptr.nf_hooks, bits)
 
     @property
     def multicast(self):
@@ -211,7 +211,7 @@ cdef class Net:
     @property
     def nf_rules(self):
         """Bit h is set while there are rules at hook h, bit 8 + h while somebody captures there."""
-        return self.ptr.nf_rules
+        return load_relaxed32(&self.ptr.nf_rules)
 
     def want_protocol(self, u32 protocol, bint wanted):
         """Say that Python wants every packet of an IP protocol, so that the fast path leaves them alone."""

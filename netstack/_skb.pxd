@@ -16,8 +16,8 @@ application has it). That call is also what keeps the ledger: frames off the wir
 
 cimport cython
 from netstack._abi cimport (
-    NS_DEBUG, add_owned64, bug_on, likely, load_acquire32, poison, spin_lock, spin_unlock, u8, u16, u32, u64, unlikely,
-    unpoison,
+    NS_DEBUG, add_owned64, bug_on, likely, load_acquire32, load_relaxed32, poison, spin_lock, spin_unlock, u8, u16, u32,
+    u64, unlikely, unpoison,
 )
 from netstack._counters cimport SKB_CONSUMED, SKB_DELIVERED, SKB_NOT_DROPPED_YET
 from netstack._net cimport Net, SLOT_CPU0, SLOT_PROCESS, STAGE_DROP, net, net_device
@@ -250,7 +250,7 @@ cdef inline void skb_end(sk_buff *skb, u32 fate) noexcept nogil:
 
 cdef inline void kfree_skb_reason(sk_buff *skb, u32 reason) noexcept nogil:
     """Drop a packet, for this reason. The only way to drop. Consumes skb. [kfree_skb_reason()]"""
-    if unlikely(skb.pool.n.tap_stages >> <u32>STAGE_DROP & 1):
+    if unlikely(load_relaxed32(&skb.pool.n.tap_stages) >> <u32>STAGE_DROP & 1):
         skb.pool.n.tap_stage(skb.pool.n, skb, STAGE_DROP, reason)
     skb_end(skb, reason)
 

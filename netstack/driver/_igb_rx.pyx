@@ -308,7 +308,7 @@ cdef inline void igb_process_skb_fields(igb_q_vector *q, sk_buff *skb, const e10
 
 cdef u32 igb_rx_odd(const igb_rx_ring *ring) noexcept nogil:
     """The status bits that send a frame through igb_cleanup_headers: of damage, and all while somebody captures."""
-    if unlikely(ring.pool.n.tap_stages >> <u32>STAGE_NIC & 1):
+    if unlikely(load_relaxed32(&ring.pool.n.tap_stages) >> <u32>STAGE_NIC & 1):
         return <u32>FRAME_ERR_MASK | E1000_RXD_STAT_DD
     return <u32>FRAME_ERR_MASK
 
@@ -324,7 +324,7 @@ cdef bint igb_cleanup_headers(igb_rx_ring *ring, sk_buff *skb, const e1000_adv_r
     if status & E1000_RXD_STAT_VP:
         skb.vlan_tci = desc.wb.vlan
         skb.vlan_present = 1
-    if ring.pool.n.tap_stages >> <u32>STAGE_NIC & 1:
+    if load_relaxed32(&ring.pool.n.tap_stages) >> <u32>STAGE_NIC & 1:
         ring.pool.n.tap_stage(ring.pool.n, skb, STAGE_NIC, 0)
     if status & <u32>FRAME_ERR_MASK and not features & NETIF_F_RXALL:
         kfree_skb_reason(skb, NIC_DROP_RXERR)

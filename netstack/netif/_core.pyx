@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memmove
 
 from netstack._abi cimport (
-    add_relaxed64, get_be16, load_acquire32, load_acquire_ptr, load_relaxed32, likely, u8, u16, u32, unlikely,
+    add_relaxed64, get_be16, likely, load_acquire32, load_acquire_ptr, load_relaxed32, u8, u16, u32, unlikely,
 )
 from netstack._counters cimport (
     SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_NETFILTER_DROP, SKB_DROP_REASON_PKT_TOO_SMALL,
@@ -118,7 +118,7 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     skb.network_header = <u16>(skb.data - skb.head)
     if unlikely(load_acquire_ptr(&n.taps) != NULL):
         tap_deliver(n, skb, sd.now)
-        if n.tap_stages >> <u32>STAGE_GRO & 1:
+        if load_relaxed32(&n.tap_stages) >> <u32>STAGE_GRO & 1:
             tap_stage(n, skb, STAGE_GRO, 0)
     if unlikely(wanted & 1):
         taken = packet_deliver(n, skb, sd, True)
@@ -127,7 +127,7 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
     if unlikely(skb.vlan_present or eth_type_vlan(skb.protocol)) and not vlan_do_receive(skb):
         kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
         return
-    if unlikely(n.nf_rules >> NF_INET_INGRESS & 1):
+    if unlikely(load_relaxed32(&n.nf_rules) >> NF_INET_INGRESS & 1):
         if nf_rules_run(n, NF_INET_INGRESS, skb, skb.dev.ifindex, 0) != NF_ACCEPT:
             kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
             return

@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memmove
 from posix.unistd cimport close, write
 
 from netstack._abi cimport (
-    exchange32, fence, fetch_add32, load_acquire32, load_acquire_ptr, load_seq32, put_be16, spin_lock, spin_unlock,
-    store_release_ptr, store_seq32, u8, u32, u64, uintptr_t,
+    exchange32, fence, fetch_add32, load_acquire32, load_acquire_ptr, load_relaxed32, load_seq32, put_be16, spin_lock,
+    spin_unlock, store_relaxed32, store_release_ptr, store_seq32, u8, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
     ETH_HLEN, NF_TAP_SHIFT, STAGE_GRO, STAGE_NIC, STAGE_NR, STAGE_OUTPUT, STAGE_POSTROUTING,
@@ -233,12 +233,13 @@ cdef void tap_refresh(net *n) noexcept:
             if t.devices[s]:
                 stages |= <u32>1 << s
         t = t.next
-    n.tap_stages = stages
-    n.nf_rules = (n.nf_rules & ((<u32>1 << NF_TAP_SHIFT) - 1)
-                  | (stages >> <u32>STAGE_PREROUTING & 31) << NF_TAP_SHIFT)
+    store_relaxed32(&n.tap_stages, stages)
+    store_relaxed32(&n.nf_rules, n.nf_rules & ((<u32>1 << NF_TAP_SHIFT) - 1)
+                    | (stages >> <u32>STAGE_PREROUTING & 31) << NF_TAP_SHIFT)
     # The way to a UDP socket has no flag to spare: its function is replaced.
     if n.inet_fast[IPPROTO_UDP].rcv != NULL:
-        n.inet_fast[IPPROTO_UDP].rcv = udp_rcv_tapped if stages >> <u32>STAGE_SOCKET & 1 else udp_rcv_fast
+        store_release_ptr(<void **>&n.inet_fast[IPPROTO_UDP].rcv,
+                          <void *>udp_rcv_tapped if stages >> <u32>STAGE_SOCKET & 1 else <void *>udp_rcv_fast)
 
 
 @cython.final

@@ -19,8 +19,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
-    add_relaxed64, cpu_relax, fetch_add32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr,
-    load_relaxed64, put_be16, store_release32, store_release_ptr, unlikely,
+    add_relaxed64, cpu_relax, fetch_add32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, load_relaxed32,
+    load_relaxed64, put_be16, store_relaxed32, store_release32, store_release_ptr, unlikely,
 )
 from netstack._counters cimport SKB_DROP_REASON_NETFILTER_DROP
 from netstack._net cimport (
@@ -154,9 +154,9 @@ cdef void nf_tap(net *n, u32 hook, sk_buff *skb, u32 iif) noexcept nogil:
 cdef bint nf_rules_pass(net *n, u32 first, u32 end, sk_buff *skb, u32 iif, u32 oif) noexcept nogil:
     cdef u32 hook
     for hook in range(first, end):
-        if n.nf_rules >> (NF_TAP_SHIFT + hook) & 1:
+        if load_relaxed32(&n.nf_rules) >> (NF_TAP_SHIFT + hook) & 1:
             nf_tap(n, hook, skb, iif)
-        if n.nf_rules >> hook & 1 and nf_rules_run(n, hook, skb, iif, oif) != NF_ACCEPT:
+        if load_relaxed32(&n.nf_rules) >> hook & 1 and nf_rules_run(n, hook, skb, iif, oif) != NF_ACCEPT:
             kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
             return False
     return True
@@ -273,10 +273,10 @@ cdef class Rules:
         if rows or policy != NF_ACCEPT:
             new = self.build(rows, policy, by_flow)
         if new == NULL:
-            n.nf_rules &= ~(<u32>1 << hook)
+            store_relaxed32(&n.nf_rules, n.nf_rules & ~(<u32>1 << hook))
         self.replace(&self.state.chain[hook], new)
         if new != NULL:
-            n.nf_rules |= <u32>1 << hook
+            store_relaxed32(&n.nf_rules, n.nf_rules | <u32>1 << hook)
         self.kept[hook] = rows
 
     def publish_wants(self, rules):
@@ -288,7 +288,7 @@ cdef class Rules:
     def tap(self, u32 hook, SkBuff skb not None, u32 iif=0):
         """Show a packet to those who capture at a hook; ``iif`` is the device it came in by, 0 for none."""
         cdef net *n = self.net_object.ptr
-        if n.nf_rules >> (NF_TAP_SHIFT + hook) & 1:
+        if load_relaxed32(&n.nf_rules) >> (NF_TAP_SHIFT + hook) & 1:
             nf_tap(n, hook, skb.peek(), iif)
 
     def run(self, u32 hook, SkBuff skb not None, u32 iif=0, u32 oif=0):

@@ -15,7 +15,7 @@ send, as PACKET_OUTGOING.
 
 from libc.string cimport memcpy, memset
 
-from netstack._abi cimport get_be16, get_be32, put_be16, put_be32, u8, u16, u32, unlikely
+from netstack._abi cimport get_be16, get_be32, load_relaxed32, put_be16, put_be32, u8, u16, u32, unlikely
 from netstack._counters cimport SKB_DROP_REASON_ARP_MALFORMED, SKB_DROP_REASON_PKT_TOO_SMALL, SKB_NOT_DROPPED_YET
 from netstack._net cimport ETH_ALEN, ETH_HLEN, IFF_LOOPBACK, IFF_NOARP, Net, net, net_device
 from netstack._skb cimport (
@@ -96,11 +96,11 @@ cdef void arp_send(net *n, net_device *dev, u16 op, u32 tip, u32 sip, const u8 *
 
 cdef void arp_xmit_skb(net *n, sk_buff *skb) noexcept nogil:
     """Pass a frame (data at its Ethernet header, as in Linux) through the output hook, and send it. [arp_xmit()]"""
-    if unlikely(n.nf_hooks & NF_ARP_OUT_BIT) and nf_python_wants(n, NF_ARP_OUT_BIT, skb):
+    if unlikely(load_relaxed32(&n.nf_hooks) & NF_ARP_OUT_BIT) and nf_python_wants(n, NF_ARP_OUT_BIT, skb):
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)
         return
-    if unlikely(n.nf_rules & NF_ARP_OUT_BIT):
+    if unlikely(load_relaxed32(&n.nf_rules) & NF_ARP_OUT_BIT):
         if not nf_rules_pass(n, NF_ARP_OUT, NF_ARP_OUT + 1, skb, 0, skb.dev.ifindex):
             return
     dev_queue_xmit(skb)
@@ -129,9 +129,9 @@ cdef bint arp_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
         return 0
     if ip_route_input(n, tip, sip, skb.dev, ETH_P_ARP, &rt) or rt.type != RTN_LOCAL:
         return 0
-    if unlikely(n.nf_hooks & NF_ARP_IN_BIT) and nf_python_wants(n, NF_ARP_IN_BIT, skb):
+    if unlikely(load_relaxed32(&n.nf_hooks) & NF_ARP_IN_BIT) and nf_python_wants(n, NF_ARP_IN_BIT, skb):
         return 0
-    if unlikely(n.nf_rules & NF_ARP_IN_BIT):
+    if unlikely(load_relaxed32(&n.nf_rules) & NF_ARP_IN_BIT):
         if not nf_rules_pass(n, NF_ARP_IN, NF_ARP_IN + 1, skb, skb.dev.ifindex, 0):
             return 1
     sha = arp + ARP_SHA

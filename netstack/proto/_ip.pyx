@@ -12,7 +12,10 @@ ones for what needs nothing else: no options, no fragments, a unicast address of
 
 from libc.string cimport memcpy
 
-from netstack._abi cimport add_owned64, add_relaxed64, fetch_add32, get_be16, likely, u8, u16, u32, u64, unlikely
+from netstack._abi cimport (
+    add_owned64, add_relaxed64, fetch_add32, get_be16, likely, load_acquire_ptr, load_relaxed32, u8, u16, u32, u64,
+    unlikely,
+)
 from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
     IpExtInBcastOctets, IpExtInBcastPkts, IpExtInCsumErrors, IpExtInMcastOctets, IpExtInMcastPkts, IpExtInNoECTPkts,
@@ -22,8 +25,8 @@ from netstack._counters cimport (
     TcpExtIPReversePathFilter, SKB_DROP_REASON_IP_RPFILTER,
 )
 from netstack._net cimport (
-    SLOT_CPU0, SLOT_PROCESS, Net, drop_unicast_in_l2_multicast, in_dev_forward, inet_fast_ops, mib_add, mib_inc,
-    mib_slot, net, sysctl_get,
+    SLOT_CPU0, SLOT_PROCESS, Net, drop_unicast_in_l2_multicast, in_dev_forward, inet_fast_ops, inet_fast_rcv, mib_add,
+    mib_inc, mib_slot, net, sysctl_get,
 )
 from netstack._skb cimport (
     CHECKSUM_COMPLETE, CHECKSUM_NONE, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST,
@@ -192,7 +195,8 @@ cdef bint ip_rcv_forward(net *n, sk_buff *skb) noexcept nogil:
     if unlikely(reason != SKB_NOT_DROPPED_YET):
         return ip_drop(skb, reason)
     skb.rt_type = RTN_UNICAST
-    if unlikely(n.nf_rules & NF_PRE_ROUTING_RULES) and not nf_rules_pass(n, 0, 1, skb, skb.dev.ifindex, 0):
+    if (unlikely(load_relaxed32(&n.nf_rules) & NF_PRE_ROUTING_RULES)
+            and not nf_rules_pass(n, 0, 1, skb, skb.dev.ifindex, 0)):
         return 1
     ip_forward(n, skb, &rt)
     return 1
@@ -211,7 +215,7 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     cdef u32 protocol
     if unlikely(skb_headlen(skb) < IP_HLEN or iph[0] != IPV4_IHL5):
         return 0
-    if unlikely(n.nf_hooks & NF_IN_BITS) and nf_python_wants(n, NF_IN_BITS, skb):
+    if unlikely(load_relaxed32(&n.nf_hooks) & NF_IN_BITS) and nf_python_wants(n, NF_IN_BITS, skb):
         return 0
     if unlikely(skb.pkt_type != PACKET_HOST):
         if skb.pkt_type != PACKET_OTHERHOST:
@@ -233,10 +237,10 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
     # Our unicast address in a frame to our MAC: ip_rcv_route() and ip_rcv_finish_core() have nothing left to do.
     skb.rt_flags = RTCF_LOCAL
     skb.rt_type = RTN_LOCAL
-    if unlikely(n.nf_rules & NF_IN_RULES) and not nf_rules_pass(n, 0, 2, skb, skb.dev.ifindex, 0):
+    if unlikely(load_relaxed32(&n.nf_rules) & NF_IN_RULES) and not nf_rules_pass(n, 0, 2, skb, skb.dev.ifindex, 0):
         return 1
     skb_pull(skb, IP_HLEN)
-    ops.rcv(n, skb, sd)
+    (<inet_fast_rcv>load_acquire_ptr(<void **>&ops.rcv))(n, skb, sd)
     mib_inc(n, slot, IpInDelivers)
     return 1
 

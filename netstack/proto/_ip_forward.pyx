@@ -13,7 +13,7 @@ leaves in the same buffer, and its frame ends as forwarded when the other device
 
 from libc.errno cimport ENOBUFS
 
-from netstack._abi cimport get_be16, load_acquire32, put_be16, u8, u16, u32, unlikely
+from netstack._abi cimport get_be16, load_acquire32, load_relaxed32, put_be16, u8, u16, u32, unlikely
 from netstack._counters cimport (
     IpExtOutOctets, IpForwDatagrams, IpOutDiscards, IpOutTransmits, SKB_DROP_REASON_NOMEM, SKB_FORWARDED,
 )
@@ -63,7 +63,7 @@ cdef bint ip_forward_peek(net *n, sk_buff *skb, rtable *rt) noexcept nogil:
         return False
     if unlikely(size > rt.mtu) and ip_exceeds_mtu(skb, size, rt.mtu):
         return False
-    return not n.nf_hooks & NF_FORWARD_BITS or not nf_python_wants(n, NF_FORWARD_BITS, skb)
+    return not load_relaxed32(&n.nf_hooks) & NF_FORWARD_BITS or not nf_python_wants(n, NF_FORWARD_BITS, skb)
 
 
 # ---- the steps
@@ -155,7 +155,7 @@ cdef void ip_forward(net *n, sk_buff *skb, const rtable *rt) noexcept nogil:
     skb = ip_forward_prepare(n, skb, rt)
     if skb == NULL:
         return
-    if unlikely(n.nf_rules & NF_FORWARD_RULES):
+    if unlikely(load_relaxed32(&n.nf_rules) & NF_FORWARD_RULES):
         if not nf_rules_pass(n, 2, 3, skb, iif, rt.dev.ifindex) or not nf_rules_pass(n, 4, 5, skb, iif, rt.dev.ifindex):
             return
     ip_forward_output(n, skb)

@@ -15,7 +15,7 @@ from libc.errno cimport EMSGSIZE, ENOBUFS, EPERM
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport (
-    fetch_add32, get_be16, likely, put_be16, put_be32, u8, u16, u32, u64, unlikely,
+    fetch_add32, get_be16, likely, load_relaxed32, put_be16, put_be32, u8, u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport ip_fast_csum
 from netstack._counters cimport (
@@ -96,7 +96,7 @@ cdef void ip_build_header(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u
 
 cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos, u8 ttl, u16 frag_off) noexcept nogil:
     """Send a transport header and its data. ``ttl`` 0 is ip_default_ttl; ``frag_off`` is IP_DF or 0. [ip_send_skb()]"""
-    if likely(not n.nf_hooks & NF_OUT_BITS) or skb.len + IP_HLEN > 0xFFFF:
+    if likely(not load_relaxed32(&n.nf_hooks) & NF_OUT_BITS) or skb.len + IP_HLEN > 0xFFFF:
         return ip_send_skb_opt(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, NULL, 0)
     mib_inc(n, skb.slot, IpOutRequests)
@@ -106,8 +106,8 @@ cdef int ip_send_skb(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8 tos
 cdef int ip_local_out(net *n, sk_buff *skb) noexcept nogil:
     cdef ip_state *state = <ip_state *>n.ip
     cdef int err
-    if likely(not n.nf_hooks & NF_OUT_BITS):
-        if unlikely(n.nf_rules & NF_OUT_RULES) and not nf_rules_pass(n, 3, 5, skb, 0, skb.dev.ifindex):
+    if likely(not load_relaxed32(&n.nf_hooks) & NF_OUT_BITS):
+        if unlikely(load_relaxed32(&n.nf_rules) & NF_OUT_RULES) and not nf_rules_pass(n, 3, 5, skb, 0, skb.dev.ifindex):
             mib_inc(n, SLOT_PROCESS, IpOutDiscards)
             return -EPERM
         return ip_output(n, skb)
@@ -126,11 +126,11 @@ cdef int ip_send_skb_opt(net *n, sk_buff *skb, const rtable *rt, u8 protocol, u8
         return -EMSGSIZE
     ip_build_header(n, skb, rt, protocol, tos, ttl, frag_off, opt, optlen)
     mib_inc(n, slot, IpOutRequests)
-    if unlikely(n.nf_hooks & NF_OUT_BITS) and nf_python_wants(n, NF_OUT_BITS, skb):
+    if unlikely(load_relaxed32(&n.nf_hooks) & NF_OUT_BITS) and nf_python_wants(n, NF_OUT_BITS, skb):
         skb.pkt_type = PACKET_OUTGOING
         n.to_python(n, skb)
         return 0
-    if unlikely(n.nf_rules & NF_OUT_RULES) and not nf_rules_pass(n, 3, 5, skb, 0, rt.dev.ifindex):
+    if unlikely(load_relaxed32(&n.nf_rules) & NF_OUT_RULES) and not nf_rules_pass(n, 3, 5, skb, 0, rt.dev.ifindex):
         mib_inc(n, slot, IpOutDiscards)
         return -EPERM
     return ip_output(n, skb)

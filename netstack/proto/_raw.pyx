@@ -15,8 +15,8 @@ from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT, EOPNOTSUPP
 from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport (
-    add_relaxed32, fetch_or32, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, store_release_ptr,
-    u8, u16, u32, unlikely,
+    add_relaxed32, fetch_or32, load_acquire32, load_acquire_ptr, load_relaxed32, spin_lock, spin_unlock,
+    store_release_ptr, u8, u16, u32, unlikely,
 )
 from netstack._counters cimport (
     MIB_NR, SKB_DROP_REASON_SOCKET_FILTER, SKB_DROP_REASON_SOCKET_RCVBUFF, SKB_NOT_DROPPED_YET,
@@ -111,7 +111,7 @@ cdef int raw_rcv(net *n, sock *sk, sk_buff *skb) noexcept nogil:
     cb.ttl = iph[IP_TTL]
     cb.csum_unchecked = 0
     cb.ifindex = inet_iif(n, skb, cb.daddr)
-    if unlikely(n.tap_stages >> <u32>STAGE_SOCKET & 1):
+    if unlikely(load_relaxed32(&n.tap_stages) >> <u32>STAGE_SOCKET & 1):
         n.tap_stage(n, skb, STAGE_SOCKET, 0)
     if sock_queue_rcv_skb(sk, skb) != SOCK_QUEUED:
         kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_RCVBUFF)

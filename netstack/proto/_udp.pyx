@@ -15,8 +15,8 @@ from libc.errno cimport EMSGSIZE
 from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    add_relaxed32, fetch_or32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, spin_lock, spin_unlock, u8,
-    u16, u32, u64, unlikely,
+    add_relaxed32, fetch_or32, get_be16, get_be32, likely, load_acquire32, load_acquire_ptr, load_relaxed32, spin_lock,
+    spin_unlock, u8, u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_block_add, csum_partial, csum_tcpudp_magic
 from netstack._counters cimport (
@@ -322,7 +322,7 @@ udp_untapped = udp_rcv_fast
 
 cdef void udp_tap(net *n, sk_buff *skb) noexcept nogil:
     """Show a datagram that a socket is about to get to those who capture there."""
-    if n.tap_stages >> <u32>STAGE_SOCKET & 1:
+    if load_relaxed32(&n.tap_stages) >> <u32>STAGE_SOCKET & 1:
         n.tap_stage(n, skb, STAGE_SOCKET, 0)
 
 
