@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memmove
 from posix.unistd cimport close, write
 
 from netstack._abi cimport (
-    exchange32, fence, fetch_add32, load_acquire32, load_acquire_ptr, load_relaxed32, load_seq32, put_be16, spin_lock,
+    exchange32, fence, fetch_add32, load_acquire32, load_acquire_ptr, load_seq32, put_be16, spin_lock,
     spin_unlock, store_relaxed32, store_release_ptr, store_seq32, u8, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
