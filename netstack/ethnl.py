@@ -1,7 +1,7 @@
 """ethnl: what ethtool asks of a device and sets, with the kernel's names and refusals.
 
 Every setter checks all it was given before it changes anything. A driver is asked through the
-methods it has: ``lo`` has none of them, and the answer is EOPNOTSUPP, as in Linux.
+methods it has: ``lo`` has features only, and for the rest the answer is EOPNOTSUPP, as in Linux.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INDIRECTION = 128  # entries of the table
 class Feature:
     """One line of ``ethtool -k``: its name there, the kernel's, and the bit that switches it.
 
-    Without a bit the feature is fixed; ``on`` says how.
+    Without a bit the feature is fixed; ``on`` says how, unless the driver itself does (``fixed_on``).
     """
 
     name: str
@@ -74,8 +74,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("rx-udp-gro-forwarding", "rx-udp-gro-forwarding", _F.NETIF_F_GRO_UDP_FWD),
     *_fixed("hsr-tag-ins-offload hsr-tag-rm-offload hsr-fwd-offload hsr-dup-offload"),
 )
-# What needs a wire with virtio headers (`netstack up --offload`).
-WIRE_FEATURES = _F.NETIF_F_GRO_HW | _F.NETIF_F_HW_CSUM | _F.NETIF_F_GSO_UDP_L4
 # A heading of ethtool -k, and the features below it: on when one of them is.
 GROUPS = {
     "tx-checksumming": tuple(f.name for f in FEATURES if f.name.startswith("tx-checksum-")),
@@ -131,10 +129,9 @@ def show_features(device: str, nic: Nic) -> list[dict[str, Any]]:
     """``-k``: every feature and group, in ethtool's order; groups have no ``fixed``."""
     if not hasattr(nic, "features"):
         raise _unsupported(device, "features")
-    bits = nic.features
     rows = []
     heads = {parts[0]: group for group, parts in GROUPS.items()}
-    active = {f.name: bool(bits & f.bit) if f.bit else f.on for f in FEATURES}
+    active = {f.name: _is_on(f, nic) for f in FEATURES}
     for feature in FEATURES:
         if feature.name in heads:
             group = heads[feature.name]
@@ -254,7 +251,7 @@ def set_features(device: str, nic: Nic, values: Values) -> None:
             raise UsageError(message, hint=f"netstack ethtool -K {device} {name} on")
         for feature in _features(device, name):
             on = value == "on"
-            is_on = bool(bits & feature.bit) if feature.bit else feature.on
+            is_on = _is_on(feature, nic)
             if _may_switch(feature, nic):
                 bits = bits | feature.bit if on else bits & ~feature.bit
             elif is_on != on:
@@ -267,8 +264,15 @@ def set_features(device: str, nic: Nic, values: Values) -> None:
 
 
 def _may_switch(feature: Feature, nic: Nic) -> bool:
-    """Tell whether -K can change a feature; some it can on certain wires only."""
-    return bool(feature.bit & (~WIRE_FEATURES | getattr(nic, "hw_features", 0)))
+    """Tell whether -K can change a feature; some it can on certain devices and wires only."""
+    return bool(feature.bit & nic.hw_features)
+
+
+def _is_on(feature: Feature, nic: Nic) -> bool:
+    if feature.bit:
+        return bool(nic.features & feature.bit)
+    own = getattr(nic, "fixed_on", None)
+    return feature.on if own is None else feature.name in own
 
 
 def _features(device: str, name: str) -> list[Feature]:

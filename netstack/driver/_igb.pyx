@@ -150,7 +150,7 @@ cdef class Igb:
 
     @property
     def hw_features(self):
-        """NETIF_F_* bits that can be switched only on some wires, and on this one can."""
+        """NETIF_F_* bits that may be switched; some may on wires with virtio headers only."""
         return self.adapter.hw_features
 
     # ---- open, close, and what needs the device closed for a moment

@@ -18,8 +18,9 @@ from posix.stdlib cimport posix_memalign
 
 from netstack._abi cimport fetch_and32, fetch_or32, store_relaxed32, u8, u32, u64, unlikely
 from netstack._net cimport (
-    IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_GRO_HW, NETIF_F_GSO_UDP_L4,
-    NETIF_F_HW_CSUM, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXCSUM, NETIF_F_RXHASH, Net, net, net_device,
+    IFF_BROADCAST, IFF_MULTICAST, IFF_RUNNING, IFF_UP, NETIF_F_GRO, NETIF_F_GRO_FRAGLIST, NETIF_F_GRO_HW,
+    NETIF_F_GRO_UDP_FWD, NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, NETIF_F_HW_VLAN_CTAG_RX, NETIF_F_RXALL, NETIF_F_RXCSUM,
+    NETIF_F_RXHASH, Net, net, net_device,
 )
 from netstack._skb cimport skb_pool_add_huge
 from netstack.device._igb_csr cimport igb_reset, rd32, wr32
@@ -351,9 +352,10 @@ cdef igb_adapter *igb_probe(Net n, softnet_data *sd, wire *w, bytes name, bytes 
     adapter.dev.type = ARPHRD_ETHER
     adapter.dev.flags = IFF_BROADCAST | IFF_MULTICAST
     adapter.dev.features = NETIF_F_RXCSUM | NETIF_F_RXHASH | NETIF_F_GRO | NETIF_F_HW_VLAN_CTAG_RX
+    adapter.hw_features = adapter.dev.features | NETIF_F_GRO_FRAGLIST | NETIF_F_GRO_UDP_FWD | NETIF_F_RXALL
     if w.vnet_hdr:
         adapter.dev.features |= NETIF_F_GRO_HW | NETIF_F_HW_CSUM | NETIF_F_GSO_UDP_L4
-        adapter.hw_features = NETIF_F_HW_CSUM | NETIF_F_GSO_UDP_L4
+        adapter.hw_features |= NETIF_F_HW_CSUM | NETIF_F_GSO_UDP_L4
         adapter.hw_features |= NETIF_F_GRO_HW if w.set_offload != NULL else 0
         igb_set_offload(adapter)
         skb_pool_add_huge(sd.pool, IGB_HUGE_BUFFERS)

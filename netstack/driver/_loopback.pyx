@@ -11,9 +11,10 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from netstack._abi cimport add_relaxed64, get_be16, u16, u32, uintptr_t
+from netstack._abi cimport add_relaxed64, get_be16, u16, u32, u64, uintptr_t
 from netstack._net cimport (
-    ETH_HLEN, IFF_LOOPBACK, IFF_RUNNING, IFF_UP, Net, net_device, net_device_ops,
+    ETH_HLEN, IFF_LOOPBACK, IFF_RUNNING, IFF_UP, NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, NETIF_F_RXCSUM, Net, net_device,
+    net_device_ops,
 )
 from netstack._skb cimport PACKET_HOST, sk_buff, skb_pull
 
@@ -22,11 +23,17 @@ cdef net_device_ops loopback_ops
 cdef enum:
     ARPHRD_LOOPBACK = 772
 
+cdef tuple FIXED_ON = ("tx-scatter-gather", "tx-scatter-gather-fraglist", "generic-segmentation-offload", "highdma",
+                       "vlan-challenged", "loopback")
+
 
 cdef int loopback_xmit(void *p, net_device *dev) noexcept nogil:
-    """Turn a frame round into the backlog. Consumes skb."""
+    """Turn a frame round into the backlog. Consumes skb.
+
+    What is on no cable needs no cut and no checksum: datagrams of UDP_SEGMENT stay one packet as far as the socket.
+    """
     cdef sk_buff *skb = <sk_buff *>p
-    cdef u32 size = skb.len
+    cdef u32 size = skb.len - ETH_HLEN
     skb.mac_header = <u16>(skb.data - skb.head)
     skb.protocol = get_be16(skb.data + 12)
     skb_pull(skb, ETH_HLEN)
@@ -58,6 +65,7 @@ cdef class Loopback:
         dev.ifindex = ifindex
         dev.mtu = mtu
         dev.flags = IFF_UP | IFF_RUNNING | IFF_LOOPBACK
+        dev.features = NETIF_F_RXCSUM | NETIF_F_HW_CSUM | NETIF_F_GSO_UDP_L4
         dev.type = ARPHRD_LOOPBACK
         memcpy(dev.name, b"lo", 3)
         dev.addr[0].local = 0x7F000001
@@ -89,6 +97,25 @@ cdef class Loopback:
     def flags(self):
         """IFF_* bits."""
         return self.dev.flags
+
+    @property
+    def features(self):
+        """NETIF_F_* bits. What is set holds from the next packet on."""
+        return self.dev.features
+
+    @features.setter
+    def features(self, u64 bits):
+        self.dev.features = bits
+
+    @property
+    def hw_features(self):
+        """NETIF_F_* bits that may be switched."""
+        return NETIF_F_GSO_UDP_L4
+
+    @property
+    def fixed_on(self):
+        """Features without a bit that are on, by ethtool's names."""
+        return FIXED_ON
 
     def queued(self):
         """None: what is sent stands in the CPU's backlog."""

@@ -8,13 +8,18 @@ result can be compared; an exception is a result too.
 from __future__ import annotations
 
 import socket as kernel
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import netstack.socket as ours
+from netstack.ethnl import set_features
 from netstack.lab import another_network
+from netstack.stats import nstat
 from tests.memory_host import memory_host
+from tests.netns import link_up
 from tests.sock.rig import rig
 from tools._oracle.kernel import NAME, Kernel
 
@@ -59,6 +64,14 @@ class World:
     def counters(self) -> dict[str, int]:
         return self.host.counters()
 
+    def looped(self) -> dict[str, int]:
+        """Give what `lo` has counted."""
+        raise NotImplementedError
+
+    def looped_whole(self, whole: bool) -> None:
+        """Let `lo` take datagrams of UDP_SEGMENT whole, or not."""
+        raise NotImplementedError
+
 
 class Theirs(World):
     dev = NAME
@@ -68,6 +81,18 @@ class Theirs(World):
 
     def sysctl(self, key: str, *values: int) -> None:
         self.host.sysctl(key, " ".join(map(str, values)))
+
+    def looped(self) -> dict[str, int]:
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+        (row,) = (line.split()[1:] for line in lines if line.split()[0] == "lo:")
+        numbers = map(int, (row[0], row[1], row[8], row[9]))
+        return dict(
+            zip(("rx_bytes", "rx_packets", "tx_bytes", "tx_packets"), numbers, strict=True)
+        )
+
+    def looped_whole(self, whole: bool) -> None:
+        command = ["ethtool", "-K", "lo", "tx-udp-segmentation", "on" if whole else "off"]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 class Ours(World):
@@ -102,6 +127,17 @@ class OurHost(Ours):
     def settle(self) -> None:
         self.host.host.run()
 
+    def counters(self) -> dict[str, int]:
+        return {name: value for name, value in nstat(self.host.host.net).items() if value}
+
+    def looped(self) -> dict[str, int]:
+        stats = self.host.host.lo.nic.link_stats()
+        return {name: n for name, n in stats.items() if not name.endswith("dropped")}
+
+    def looped_whole(self, whole: bool) -> None:
+        values = {"tx-udp-segmentation": "on" if whole else "off"}
+        set_features("lo", self.host.host.lo.nic, values)
+
 
 @contextmanager
 def our_host(fast: bool) -> Iterator[OurHost]:
@@ -120,6 +156,7 @@ def kernel_world() -> Iterator[Theirs]:
     # Not a fresh_netns(): what is put in here may be as wrong as the case wants it.
     with another_network():
         host = Kernel()
+        link_up("lo")
         world = Theirs(host, kernel.socket)
         try:
             yield world
