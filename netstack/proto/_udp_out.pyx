@@ -245,7 +245,7 @@ cdef int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport
     rc = udp_may_send(sk, msg, gso_size, rt)
     if rc:
         return rc
-    # A device that can't cut gets each datagram by itself, which is faster than to cut before it, unless all comes back.
+    # A device that can't cut gets each datagram by itself, faster than cutting before it, unless all comes back.
     if gso_size < msg.len and (rt.dev.features & NETIF_F_GSO_UDP_L4 or rt.flags & RTCF_LOCAL):
         rc = udp_send_one(sk, msg, 0, <u32>msg.len, rt, dport, gso_size)
         offset = msg.len
