@@ -143,7 +143,31 @@ cdef bint prog_is_valid(const sk_filter *prog) noexcept:
     for pc in range(prog.len):
         if not insn_is_valid(&prog.insns[pc], pc, prog.len):
             return False
-    return prog.insns[prog.len - 1].code & 7 == BPF_RET
+    return prog.insns[prog.len - 1].code & 7 == BPF_RET and loads_what_was_stored(prog)
+
+
+cdef bint loads_what_was_stored(const sk_filter *prog) noexcept:
+    """Check that no way through a valid program loads a word that it has not stored. [check_load_and_stores()]"""
+    cdef u16 missing[BPF_MAXINSNS]     # bit n: on some way to here word n has not been stored
+    cdef u16 now = 0xFFFF
+    cdef const sock_filter *insn
+    cdef u32 pc
+    memset(missing, 0, sizeof(missing))
+    for pc in range(prog.len):
+        insn = &prog.insns[pc]
+        now |= missing[pc]
+        if insn.code == BPF_ST or insn.code == BPF_STX:
+            now &= <u16>~(<u32>1 << insn.k)
+        elif (insn.code == BPF_LD | BPF_MEM or insn.code == BPF_LDX | BPF_MEM) and now >> insn.k & 1:
+            return False
+        elif insn.code & 7 == BPF_JMP:
+            if insn.code == BPF_JMP:   # BPF_JA
+                missing[pc + 1 + insn.k] |= now
+            else:
+                missing[pc + 1 + insn.jt] |= now
+                missing[pc + 1 + insn.jf] |= now
+            now = 0                # what follows is reached by a jump only
+    return True
 
 
 cdef int copy_from_user(void *to, const void *address, size_t size) noexcept:

@@ -91,6 +91,15 @@ GOOD = {
     "EtherType": [(LD | H | ABS, 0, 0, AD), (JMP | JEQ, 0, 1, 0x800), KEEP, DROP],
     "division by zero": [(LDX | IMM, 0, 0, 0), (ALU | 0x30 | X, 0, 0, 0), KEEP],
     "jump over": [(JMP | JA, 0, 0, 1), DROP, KEEP],
+    "stored on both ways": [
+        (JMP | JEQ, 0, 2, 0),
+        (ST, 0, 0, 1),
+        (JMP | JA, 0, 0, 1),
+        (STX, 0, 0, 1),
+        (LD | MEM, 0, 0, 1),
+        KEEP,
+    ],
+    "loaded where nothing leads": [(JMP | JA, 0, 0, 1), (LD | MEM, 0, 0, 1), KEEP],
 }
 
 BAD = {
@@ -107,6 +116,15 @@ BAD = {
     "modulo 0": [(ALU | 0x90, 0, 0, 0), KEEP],
     "shift by 32": [(ALU | 0x60, 0, 0, 32), KEEP],
     "memory 16": [(LD | MEM, 0, 0, 16), KEEP],
+    "loaded, not stored": [(LD | MEM, 0, 0, 1), KEEP],
+    "loaded to X, another stored": [(ST, 0, 0, 2), (LDX | MEM, 0, 0, 1), KEEP],
+    "stored on one way": [(JMP | JEQ, 0, 1, 0), (ST, 0, 0, 1), (LD | MEM, 0, 0, 1), KEEP],
+    "a way past the store": [
+        (JMP | JSET, 1, 0, 1),
+        (STX, 0, 0, 15),
+        (LDX | MEM, 0, 0, 15),
+        KEEP,
+    ],
     "store 16": [(ST, 0, 0, 16), KEEP],
     "indirect X": [(LDX | IND, 0, 0, 0), KEEP],
     "byte immediate": [(LD | B | IMM, 0, 0, 0), KEEP],
