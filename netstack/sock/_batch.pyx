@@ -20,18 +20,22 @@ from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EOPNOTSUPP
 from libc.stdlib cimport free, malloc
 
-from netstack._abi cimport load_relaxed32, monotonic_ns, u8, u64
+from netstack._abi cimport load_acquire32, load_relaxed32, monotonic_ns, u8, u64, unlikely
 from netstack._net cimport SLOT_PROCESS, mib_add
 from netstack._skb cimport SKB_GSO_UDP_L4, skb_pull
 from netstack.sock._address cimport peer_of, peer_parse
 from netstack.sock._calls cimport fail
-from netstack.sock._queue cimport sock_first, sock_flush, sock_flush_due, sock_next, sock_read_end, sock_taken
+from netstack.sock._queue cimport (
+    sock_first, sock_flush, sock_flush_due, sock_next, sock_peek_bwd, sock_read_end, sock_taken,
+)
 from netstack.sock._recv cimport (
     MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, PyBytes_AS_STRING, PyBytes_FromStringAndSize, copy_bits, data_left,
     peer_key,
 )
 from netstack.sock._send cimport MSG_MORE, MSG_OOB, empty_message
-from netstack.sock._sock cimport AF_INET, SOCK_CB, sock_iov, sock_msg, sock_readable, sock_rps_record_flow
+from netstack.sock._sock cimport (
+    AF_INET, SOCK_CB, SOCKF_PEEK_OFF, sock_iov, sock_msg, sock_readable, sock_rps_record_flow,
+)
 
 cdef enum:
     CHUNK = 64                     # datagrams between two looks at the lock
@@ -95,6 +99,8 @@ cdef inline u32 segment(const sk_buff *skb) noexcept nogil:
 
 cdef inline sk_buff *after(sock *sk, sk_buff *skb, u32 size) noexcept nogil:
     """Go on to the next datagram, of the same packet or of another; NULL when there is none."""
+    if unlikely(load_acquire32(&sk.flags) & SOCKF_PEEK_OFF):
+        sock_peek_bwd(sk, size)
     if size < data_left(skb):
         if skb.data_len == 0:
             skb_pull(skb, size)

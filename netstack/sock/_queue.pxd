@@ -6,10 +6,10 @@ sock_first(), sock_read_end() at the end.
 """
 
 from netstack._abi cimport (
-    load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32, unlikely,
+    load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32,
 )
 from netstack._skb cimport sk_buff
-from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, SOCKF_PEEK_OFF, sock, sock_efd
+from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, sock, sock_efd
 from netstack.sock._wake cimport sock_sync_fd
 
 cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
@@ -68,8 +68,6 @@ cdef inline void sock_pop(sock *sk, sk_buff *skb) noexcept nogil:
 cdef inline void sock_taken(sock *sk, sk_buff *skb) noexcept nogil:
     """End the datagram that sock_next() gave: an application has it. Stays locked."""
     sock_pop(sk, skb)
-    if unlikely(load_acquire32(&sk.flags) & SOCKF_PEEK_OFF):
-        sock_peek_bwd(sk, skb.len)
     sk.deficit += SOCK_CB(skb).truesize
     if skb.frag_list == NULL and skb.owner == NULL and load_acquire32(&skb.dataref) == 1:
         sk.dead_frames += skb.frames

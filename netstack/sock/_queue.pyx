@@ -207,7 +207,7 @@ cdef void sock_peek_end(sock *sk, sk_buff *skb, u32 copied) noexcept nogil:
 
 
 cdef void sock_peek_bwd(sock *sk, u32 size) noexcept nogil:
-    """A datagram of ``size`` bytes was read. [sk_peek_offset_bwd()]"""
+    """``size`` bytes were read; the rest of a datagram that was cut off still counts. [sk_peek_offset_bwd()]"""
     if sk.peek_off >= 0:
         sk.peek_off = max(sk.peek_off - <int>size, 0)
 

@@ -4,11 +4,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.string cimport memcpy
 
-from netstack._abi cimport u8, u32, u64
+from netstack._abi cimport load_acquire32, u8, u32, u64, unlikely
 from netstack._net cimport SLOT_PROCESS, mib_inc
 from netstack._skb cimport sk_buff, skb_copy_bits
-from netstack.sock._queue cimport sock_peeked, sock_read
-from netstack.sock._sock cimport SOCK_CB, sock, sock_skb_cb
+from netstack.sock._queue cimport sock_peek_bwd, sock_peeked, sock_read
+from netstack.sock._sock cimport SOCK_CB, SOCKF_PEEK_OFF, sock, sock_skb_cb
 
 cdef extern from "Python.h":
     PyObject *PyBytes_FromStringAndSize(const char *data, Py_ssize_t size)
@@ -51,6 +51,8 @@ cdef inline void recv_end(sock *sk, sk_buff *skb, int flags, u32 copied) noexcep
         recv_end_odd(sk, skb, flags, copied)
     else:
         mib_inc(sk.n, SLOT_PROCESS, sk.prot.in_datagrams)
+        if unlikely(load_acquire32(&sk.flags) & SOCKF_PEEK_OFF):
+            sock_peek_bwd(sk, data_left(skb) if flags & MSG_TRUNC else copied)
         sock_read(sk, skb)
 
 cdef inline bytes take_bytes(sock *sk, sk_buff *skb, Py_ssize_t size, int flags):

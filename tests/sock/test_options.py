@@ -197,6 +197,24 @@ def looking_further_with_peek_off(w: World) -> Any:
 
 
 @cases
+def reading_less_than_was_looked_at(w: World) -> Any:
+    out = []
+    sock, sender = w.udp("", 9000), w.socket()
+    for steps in ((("p", 2), ("r", 3)), (("p", 9), ("p", 9), ("r", 1)), (("p", 9), ("t", 1))):
+        sock.setsockopt(SOL_SOCKET, ours.SO_PEEK_OFF, 0)
+        for data in (b"abcdef", b"ghijkl"):
+            sender.sendto(data, ("127.0.0.1", 9000))
+        w.settle()
+        for kind, size in steps:
+            flags = {"r": 0, "p": kernel.MSG_PEEK, "t": kernel.MSG_TRUNC}[kind]
+            data = attempt(sock.recvmsg, size, 0, flags)[0]
+            out.append((data, sock.getsockopt(SOL_SOCKET, ours.SO_PEEK_OFF)))
+        sock.setsockopt(SOL_SOCKET, ours.SO_PEEK_OFF, -1)
+        out.append(len(drain(sock)))
+    return out
+
+
+@cases
 def one_datagram_of_many_sends(w: World) -> Any:
     sock = w.udp("10.0.0.2", 9000)
     more = kernel.MSG_MORE
