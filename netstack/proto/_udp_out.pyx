@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 from netstack._abi cimport load_acquire32, put_be16, u8, u16, u32, unlikely
 from netstack._checksum cimport csum_tcpudp_magic
 from netstack._counters cimport IpOutNoRoutes, UdpOutDatagrams, UdpSndbufErrors
-from netstack._net cimport NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mib_inc, net
+from netstack._net cimport IFF_LOOPBACK, NETIF_F_GSO_UDP_L4, NETIF_F_HW_CSUM, SLOT_PROCESS, mib_inc, net
 from netstack._skb cimport CHECKSUM_PARTIAL, SKB_GSO_DODGY, SKB_GSO_UDP_L4, sk_buff
 from netstack.proto._icmp_err cimport ip_local_error
 from netstack.proto._inet cimport (
@@ -82,7 +82,8 @@ cdef int mcast_route(sock *sk, u32 daddr, u32 saddr, u32 dev_if, rtable *rt) noe
         rc = ip_route_output_oif(sk.n, daddr, saddr, dev_if, rt)
     else:
         rc = find_way(sk.n, daddr, saddr, dev_if, rt)
-    if rc == 0 and rt.flags & RTCF_MULTICAST and not load_acquire32(&sk.flags) & SOCKF_MC_LOOP:
+    if (rc == 0 and rt.flags & RTCF_MULTICAST and not load_acquire32(&sk.flags) & SOCKF_MC_LOOP
+            and not rt.dev.flags & IFF_LOOPBACK):      # which brings back whatever it is given
         rt.flags = rt.flags & ~RTCF_LOCAL | RTCF_NOLOOP
     return rc
 

@@ -109,6 +109,21 @@ def to_a_group(w: World) -> Any:
 
 
 @case
+def a_group_on_it_comes_back_whatever_is_asked(w: World) -> Any:
+    result = []
+    sock = w.udp("", 9000)
+    group = kernel.inet_aton(GROUP) + kernel.inet_aton("127.0.0.1")
+    sock.setsockopt(IP, kernel.IP_ADD_MEMBERSHIP, group)
+    for loop in (1, 0):
+        out = w.socket()
+        out.setsockopt(IP, kernel.IP_MULTICAST_IF, kernel.inet_aton("127.0.0.1"))
+        out.setsockopt(IP, kernel.IP_MULTICAST_LOOP, loop)
+        result.append(happened(w, out.sendto, b"x", (GROUP, 9000)))
+        result.append([(row[0], row[3][0]) for row in drain(sock)])
+    return result
+
+
+@case
 def with_and_without_udp_gro_in_one_group(w: World) -> Any:
     whole, cut = w.socket(), w.socket()
     group = kernel.inet_aton(GROUP) + kernel.inet_aton(OURS)
