@@ -34,7 +34,7 @@ from netstack.sock._filter cimport sk_filter_trim
 from netstack.sock._mcast cimport ip_mc_sf_allow
 from netstack.sock._queue cimport sock_queue_rcv_skb
 from netstack.sock._sock cimport (
-    AF_INET, SOCK_CB, SOCK_QUEUED, SOCK_RAW, SOCKF_BOUND, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_HDRINCL,
+    AF_INET, SOCK_CB, SOCK_DGRAM, SOCK_QUEUED, SOCK_RAW, SOCKF_BOUND, SOCKF_CLOSED, SOCKF_CONNECTED, SOCKF_HDRINCL,
     SOCKF_REUSEADDR, rmem_alloc, sock_skb_cb,
 )
 from netstack.sock._table cimport raw_protocol_used, table_of, table_remove, udp_table
@@ -110,7 +110,8 @@ cdef int raw_rcv(net *n, sock *sk, sk_buff *skb) noexcept nogil:
     cb.tos = iph[IP_TOS]
     cb.ttl = iph[IP_TTL]
     cb.csum_unchecked = 0
-    cb.ifindex = inet_iif(n, skb, cb.daddr)
+    # What went round by lo came through the address's device, but ping sockets are told of lo.
+    cb.ifindex = skb.dev.ifindex if sk.prot.type == SOCK_DGRAM else inet_iif(n, skb, cb.daddr)
     if unlikely(load_relaxed32(&n.tap_stages) >> <u32>STAGE_SOCKET & 1):
         n.tap_stage(n, skb, STAGE_SOCKET, 0)
     if sock_queue_rcv_skb(sk, skb) != SOCK_QUEUED:

@@ -7,7 +7,7 @@ Context  process context; no GIL; never raises
 Kernel   raw_sendmsg(), raw_send_hdrinc(), net/ipv4/raw.c
 """
 
-from libc.errno cimport EBADF, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOBUFS, EPIPE
+from libc.errno cimport EBADF, EDESTADDRREQ, EFAULT, EINVAL, EMSGSIZE, ENOBUFS, EPIPE
 from libc.string cimport memcpy
 
 from netstack._abi cimport get_be16, load_acquire32, put_be16, put_be32, u8, u16, u32
@@ -105,7 +105,7 @@ cdef int raw_send(sock *sk, const sock_msg *msg, const rtable *rt) noexcept nogi
     if ip_dont_fragment(sk, rt) and size + IP_HLEN <= rt.mtu:
         frag_off = IP_DF
     if sk.protocol == IPPROTO_ICMP:
-        icmp_out_count(sk.n, SLOT_PROCESS, skb.data[0] if size else 0)
+        icmp_out_count(sk.n, SLOT_PROCESS, skb.data[0])
     rc = ip_send_skb(sk.n, skb, rt, <u8>sk.protocol, <u8>(msg.tos if msg.tos >= 0 else <int>sk.tos),
                      <u8>(msg.ttl if msg.ttl >= 0 else <int>ttl), frag_off)
     return 0 if rc == -ENOBUFS else rc
@@ -122,6 +122,8 @@ cdef int raw_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
         return -EMSGSIZE
     if not msg.has_addr and not load_acquire32(&sk.flags) & SOCKF_CONNECTED:
         return -EDESTADDRREQ
+    if sk.protocol == IPPROTO_ICMP and msg.len < 2 and not load_acquire32(&sk.flags) & SOCKF_HDRINCL:
+        return -EFAULT             # type and code are looked at for the way [raw_probe_proto_opt()]
     rc = udp_route(sk, daddr, msg.saddr if msg.saddr else sk.saddr,
                    msg.ifindex if msg.ifindex else sk.bound_dev_if, &rt, msg.dontroute)
     if rc:

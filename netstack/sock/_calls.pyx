@@ -9,7 +9,8 @@ Kernel   inet_create(), inet_bind(), inet_dgram_connect(), inet_shutdown(), net/
 
 from cpython.number cimport PyNumber_Index
 from libc.errno cimport (
-    EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, ENETDOWN, ENOTCONN, EPROTONOSUPPORT, ESOCKTNOSUPPORT,
+    EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, ENETDOWN, ENOTCONN, EOPNOTSUPP, EPROTONOSUPPORT,
+    ESOCKTNOSUPPORT,
 )
 from libc.math cimport ceil
 from libc.string cimport strerror
@@ -98,6 +99,8 @@ cdef int inet_bind(sock *sk, object address) except -1:
     if sk.prot.family == AF_PACKET:
         return packet_bind_to(sk, address)
     parse_sockaddr(address, "bind", &addr, &port)
+    if sk.prot.type == SOCK_RAW and load_acquire32(&sk.flags) & SOCKF_CONNECTED:
+        fail(EINVAL)               # before it looks at the address, unlike the others
     if not (load_acquire32(&sk.flags) & SOCKF_FREEBIND or sk.opts & SOCKO_TRANSPARENT
             or addr_is_ours(sk.n, addr)):
         fail(EADDRNOTAVAIL)
@@ -124,7 +127,12 @@ cdef int inet_connect(sock *sk, object address, str caller) except 1:
 
 
 cdef int inet_shutdown(sock *sk, int how) except -1:
-    """Stop receiving (0), sending (1) or both (2), with ENOTCONN without a peer: done all the same."""
+    """Stop receiving (0), sending (1) or both (2), with ENOTCONN without a peer: done all the same.
+
+    Packet sockets have nothing to stop. [sock_no_shutdown()]
+    """
+    if sk.prot.family == AF_PACKET:
+        fail(EOPNOTSUPP)
     if not 0 <= how <= 2:
         fail(EINVAL)
     fetch_or32(&sk.shutdown, <u32>how + 1)

@@ -17,8 +17,8 @@ from netstack._net cimport net_device, net_realtime
 from netstack._skb cimport sk_buff, skb_network_header
 from netstack.sock._calls cimport fail, items_of
 from netstack.sock._sock cimport (
-    AF_INET, SO_EE_ORIGIN_ICMP, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS, SOCKF_RECVTTL,
-    SOCKF_RXQ_OVFL, SOCKO_RCVMARK, SOCKO_RCVPRIORITY, SOCKO_RCVTSTAMP, SOCKO_RCVTSTAMPNS, SOCKO_RECVOPTS,
+    AF_INET, SO_EE_ORIGIN_ICMP, SOCK_DGRAM, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS,
+    SOCKF_RECVTTL, SOCKF_RXQ_OVFL, SOCKO_RCVMARK, SOCKO_RCVPRIORITY, SOCKO_RCVTSTAMP, SOCKO_RCVTSTAMPNS, SOCKO_RECVOPTS,
     SOCKO_TSTAMP_NEW,
 )
 
@@ -26,6 +26,7 @@ cdef enum:
     SOL_IP = 0
     SOL_SOCKET = 1
     SOL_UDP = 17
+    IPPROTO_ICMP = 1
     IP_TOS = 1
     IP_TTL = 2
     IP_PKTINFO = 8
@@ -88,9 +89,11 @@ cdef int put(list out, Py_ssize_t *room, int *msg_flags, int level, int kind, co
 
 
 cdef u32 spec_dst(sock *sk, const sock_skb_cb *cb) noexcept:
-    """The address of ours that a reply should come from. [fib_compute_spec_dst()]"""
+    """The address of ours that a reply should come from; ping sockets are not told. [fib_compute_spec_dst()]"""
     cdef net_device *dev
     cdef u32 i
+    if sk.protocol == IPPROTO_ICMP and sk.prot.type == SOCK_DGRAM:
+        return 0
     if cb.ifindex == 0 or cb.ifindex > sk.n.nr_devices or sk.n.devices[cb.ifindex - 1] == NULL:
         return cb.daddr
     dev = sk.n.devices[cb.ifindex - 1]

@@ -14,7 +14,7 @@ A socket gets a copy, not a clone: so a reader that sleeps keeps neither a recei
 cimport cython
 from libc.errno cimport (
     EBADF, EINVAL, EMSGSIZE, ENETDOWN, ENOBUFS, ENODEV, ENOMEM, ENOPROTOOPT, ENXIO,
-    EOPNOTSUPP, EPIPE, EPROTONOSUPPORT,
+    EOPNOTSUPP, EPROTONOSUPPORT,
 )
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -32,7 +32,7 @@ from netstack._skb cimport (
 from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._queue cimport sock_queue_rcv_skb
 from netstack.sock._sock cimport (
-    SEND_SHUTDOWN, SOCK_CB, SOCK_DGRAM, SOCK_QUEUED, SOCK_RAW, SOCKF_CLOSED, SOCKO_NOFCS, rmem_alloc, sock_msg,
+    SOCK_CB, SOCK_DGRAM, SOCK_QUEUED, SOCK_RAW, SOCKF_CLOSED, SOCKO_NOFCS, rmem_alloc, sock_msg,
     sock_skb_cb,
 )
 from netstack.sock._table cimport table_of, table_remove, udp_table
@@ -186,8 +186,6 @@ cdef int packet_sendmsg(sock *sk, sock_msg *msg) noexcept nogil:
     err = sock_take_err(sk)
     if err:
         return -<int>err
-    if load_acquire32(&sk.shutdown) & SEND_SHUTDOWN:
-        return -EPIPE
     if sk.opts & SOCKO_NOFCS:          # no device of ours can leave the checksum out
         return -EPROTONOSUPPORT
     if msg.len > dev.mtu + (0 if header else ETH_HLEN + 4):

@@ -160,6 +160,14 @@ def memberships(w):
     return [*out, change(DROP, index, 2), change(DROP, 99, 1)]
 
 
+@case
+def there_is_nothing_to_shut_down(w):
+    sock = packet(w)
+    out = [attempt(sock.shutdown, how) for how in (0, 1, 2, 3)]
+    w.give(udp_frame(b"x"))
+    return [*out, len(drain(sock))]
+
+
 @pytest.mark.tap
 @pytest.mark.odd_frames  # what a program writes is sent as it is
 @pytest.mark.parametrize("name", case)

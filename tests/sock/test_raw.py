@@ -1,6 +1,7 @@
 """Raw and ping sockets do as in Linux: the same calls and the same frames, the same results."""
 
 import errno
+import itertools
 import socket as kernel
 import struct
 
@@ -298,6 +299,43 @@ def sending_after_the_end_of_sending(w):
         sock.shutdown(kernel.SHUT_RDWR)
         data = bytes.fromhex("4500001a00000000404800000000000000000000") + b"header"
         out += [attempt(sock.send, data), len(w.sent())]
+    return out
+
+
+@case
+def messages_too_short_for_a_type(w):
+    out = []
+    for proto, size in itertools.product((ICMP_P, UDP_P, 253), range(4)):
+        sock = w.socket(RAW, proto)
+        for to in (ADDR, "9.9.9.9"):  # there is no way to the second
+            out.append(attempt(sock.sendto, b"\x08" * size, (to, 0)))
+        w.settle()
+        out.append([row[0][20:] for row in drain(sock)])
+        sock.setsockopt(kernel.SOL_IP, kernel.IP_HDRINCL, 1)
+        out.append(attempt(sock.sendto, b"\x45" * size, (PEER, 0)))
+    return out
+
+
+@case
+def a_connected_socket_is_bound_to_nothing_else(w):
+    sock = w.socket(RAW, 253)
+    sock.connect((PEER, 0))
+    return [attempt(sock.bind, (address, 0)) for address in (ADDR, "1.2.3.4", "")]
+
+
+@case
+def where_replies_came_to(w):
+    out = []
+    for peer in (PEER, ADDR, "127.0.0.1"):
+        sock = pinger(w)
+        sock.bind(("", 777))
+        sock.setsockopt(kernel.SOL_IP, 8, 1)  # IP_PKTINFO
+        sock.sendto(b"\x08" + bytes(7) + b"data", (peer, 0))
+        w.sent()
+        if peer == PEER:
+            w.give(reply(777))
+        out.append([row[1] for row in drain(sock)])
+        sock.close()
     return out
 
 
