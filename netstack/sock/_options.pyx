@@ -13,16 +13,17 @@ Here are the options of SOL_SOCKET; those of SOL_IP are in ``_options_ip.pyx``. 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport (
-    EDOM, EFAULT, EINVAL, ENODATA, ENODEV, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM,
+    EFAULT, EINVAL, ENODATA, ENODEV, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM,
 )
 from libc.string cimport memcpy
 
-from netstack._abi cimport fetch_and32, fetch_or32, htonl, htons, i64, load_acquire32, u16, u32, u64
+from netstack._abi cimport fetch_and32, fetch_or32, htonl, htons, load_acquire32, u16, u32, u64
 from netstack._net cimport net_device, rmem_max, sysctl_get, wmem_max
 from netstack.sock._calls cimport fail
 from netstack.sock._cork cimport sock_push
 from netstack.sock._filter cimport sk_attach_filter, sk_detach_filter
 from netstack.sock._options_ip cimport get_ip_option, set_ip_option
+from netstack.sock._options_time cimport get_linger, get_timeout, set_linger, set_timeout
 from netstack.sock._packet cimport AF_PACKET
 from netstack.sock._packet_addr cimport packet_get, packet_set
 from netstack.sock._sock cimport (
@@ -58,6 +59,7 @@ cdef enum names:
     SO_KEEPALIVE = 9
     SO_OOBINLINE = 10
     SO_NO_CHECK = 11
+    SO_LINGER = 13
     SO_PRIORITY = 12
     SO_BSDCOMPAT = 14
     SO_REUSEPORT = 15
@@ -224,7 +226,9 @@ cdef int set_socket_option(sock *sk, int name, const char *value, Py_ssize_t siz
             table_changed(<udp_table *>sk.prot.table)
         return 0
     if name in (SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW):
-        return set_timeout(sk, name, value, size)
+        return set_timeout(sk, name in (SO_RCVTIMEO, SO_RCVTIMEO_NEW), value, size)
+    if name == SO_LINGER:
+        return set_linger(sk, value, size)
     if name == SO_ATTACH_FILTER:
         return sk_attach_filter(sk, value, size)
     if name == SO_DETACH_FILTER:
@@ -285,26 +289,6 @@ cdef int set_buffer(sock *sk, int name, int number) except -1:
     else:
         sk.userlocks |= SOCK_SNDBUF_LOCK
         sk.sndbuf = max(size, <u32>SOCK_MIN_SNDBUF)
-    return 0
-
-
-cdef int set_timeout(sock *sk, int name, const char *value, Py_ssize_t size) except -1:
-    """Set SO_RCVTIMEO or SO_SNDTIMEO from a struct timeval; zero is for ever. [sock_set_timeout()]"""
-    cdef i64 parts[2]
-    cdef u64 ns = 0
-    if size < <Py_ssize_t>sizeof(parts):
-        return fail(EINVAL)
-    memcpy(parts, value, sizeof(parts))
-    if not 0 <= parts[1] < 1_000_000:
-        return fail(EDOM)
-    if parts[0] < 0:
-        ns = 1
-    elif parts[0] < 9_000_000_000:
-        ns = <u64>parts[0] * 1_000_000_000 + <u64>parts[1] * 1000
-    if name == SO_RCVTIMEO or name == SO_RCVTIMEO_NEW:
-        sk.rcvtimeo = ns
-    else:
-        sk.sndtimeo = ns
     return 0
 
 
@@ -395,12 +379,11 @@ cdef int get_number(sock *sk, int name) except? -1:
 # Options that are longer than an int.
 cdef set LONG = {
     SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW, SO_BINDTODEVICE, SO_MEMINFO, SO_COOKIE, SO_PEERCRED,
-    SO_PEERNAME, SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW,
+    SO_PEERNAME, SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW, SO_LINGER,
 }
 
 
 cdef object get_long(sock *sk, int name, int size):
-    cdef u64 pair[2]
     cdef u32 memory[9]
     cdef int credentials[3]
     cdef u16 address[8]
@@ -408,10 +391,9 @@ cdef object get_long(sock *sk, int name, int size):
     if name == SO_BINDTODEVICE:
         return get_device(sk, size)
     if name in (SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW):
-        pair[0] = (sk.rcvtimeo if name in (SO_RCVTIMEO, SO_RCVTIMEO_NEW) else sk.sndtimeo) // 1000
-        pair[1] = pair[0] % 1_000_000
-        pair[0] //= 1_000_000
-        value = PyBytes_FromStringAndSize(<const char *>pair, sizeof(pair))
+        value = get_timeout(sk, name in (SO_RCVTIMEO, SO_RCVTIMEO_NEW))
+    elif name == SO_LINGER:
+        value = get_linger(sk)
     elif name == SO_COOKIE:
         if size < 8:
             return fail(EINVAL)

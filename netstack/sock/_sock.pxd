@@ -6,7 +6,7 @@ holds ``reader_lock``). Addresses and ports are in host order.
 """
 
 from netstack._abi cimport (
-    load_acquire32, load_acquire_ptr, load_relaxed32, load_relaxed64, u8, u16, u32, u64, unlikely,
+    i32, load_acquire32, load_acquire_ptr, load_relaxed32, load_relaxed64, u8, u16, u32, u64, unlikely,
 )
 from netstack._net cimport net, rps_record_sock_flow
 from netstack._skb cimport sk_buff, sk_buff_head
@@ -249,6 +249,8 @@ cdef struct sock:                  # the first three parts are a cache line each
     void *cork                     # sock/_cork.pyx: what MSG_MORE and UDP_CORK have gathered
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it
+    u32 linger_on                  # SO_LINGER: which Linux keeps for a datagram socket too
+    i32 linger                     # seconds
 
 
 cdef sock *sk_alloc(net *n, proto *prot) noexcept

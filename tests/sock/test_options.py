@@ -197,6 +197,23 @@ def looking_further_with_peek_off(w: World) -> Any:
 
 
 @cases
+def lingering(w: World) -> Any:
+    out = []
+    for kind, proto in KINDS.values():
+        if (kind, proto) == KINDS["ping"]:
+            continue
+        for value in (b"", b"1234", (1, 5), (0, 7), (5, 0), (1, 1 << 30), 1):
+            sock = w.socket(kind, proto)
+            for each in (struct.pack("ii", 1, 3), value):
+                data = struct.pack("ii", *each) if isinstance(each, tuple) else each
+                out.append(attempt(sock.setsockopt, SOL_SOCKET, kernel.SO_LINGER, data))
+            out += [
+                attempt(sock.getsockopt, SOL_SOCKET, kernel.SO_LINGER, n) for n in (0, 4, 8, 12)
+            ]
+    return out
+
+
+@cases
 def reading_less_than_was_looked_at(w: World) -> Any:
     out = []
     sock, sender = w.udp("", 9000), w.socket()
