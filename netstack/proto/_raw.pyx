@@ -15,7 +15,7 @@ from libc.errno cimport EBADF, EINVAL, ENOPROTOOPT, EOPNOTSUPP
 from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport (
-    add_relaxed32, fetch_or32, load_acquire32, load_acquire_ptr, load_relaxed32, spin_lock, spin_unlock,
+    add_relaxed32, fetch_or32, get_be16, load_acquire32, load_acquire_ptr, load_relaxed32, spin_lock, spin_unlock,
     store_release_ptr, u8, u16, u32, unlikely,
 )
 from netstack._counters cimport (
@@ -106,7 +106,8 @@ cdef int raw_rcv(net *n, sock *sk, sk_buff *skb) noexcept nogil:
     cb.saddr = ip_saddr(iph)
     cb.daddr = ip_daddr(iph)
     cb.sport = 0
-    cb.dport = 0
+    # The two bytes where UDP has its port, whatever the protocol: IP_ORIGDSTADDR gives them.
+    cb.dport = get_be16(iph + ip_ihl(iph) + 2) if iph + ip_ihl(iph) + 4 <= skb.data + skb_headlen(skb) else 0
     cb.tos = iph[IP_TOS]
     cb.ttl = iph[IP_TTL]
     cb.csum_unchecked = 0

@@ -324,12 +324,27 @@ def a_connected_socket_is_bound_to_nothing_else(w):
 
 
 @case
+def where_it_was_sent_to_with_two_bytes_of_the_message(w):
+    out = []
+    for proto, message in (
+        (UDP_P, struct.pack("!4H", 5, 9, 8, 0)),
+        (253, b"abcd"),
+    ):
+        sock = w.socket(RAW, proto)
+        sock.setsockopt(kernel.SOL_IP, 20, 1)  # IP_RECVORIGDSTADDR
+        w.give(packet(proto, message))
+        out.append([row[1] for row in drain(sock)])
+    return out
+
+
+@case
 def where_replies_came_to(w):
     out = []
     for peer in (PEER, ADDR, "127.0.0.1"):
         sock = pinger(w)
         sock.bind(("", 777))
-        sock.setsockopt(kernel.SOL_IP, 8, 1)  # IP_PKTINFO
+        for option in (8, 20):  # IP_PKTINFO, IP_RECVORIGDSTADDR
+            sock.setsockopt(kernel.SOL_IP, option, 1)
         sock.sendto(b"\x08" + bytes(7) + b"data", (peer, 0))
         w.sent()
         if peer == PEER:
