@@ -368,7 +368,7 @@ cdef inline void rps_record_sock_flow(net *n, u32 hash) noexcept nogil:
     cdef u32 ident
     if table == NULL or hash == 0:
         return
-    entry = &table.ents[hash & table.mask]
+    entry = &table.ents[hash & load_relaxed32(&table.mask)]
     ident = hash & ~n.rps_cpu_mask | smp_processor_id(n)
     if load_relaxed32(entry) != ident:
         store_relaxed32(entry, ident)

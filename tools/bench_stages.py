@@ -27,12 +27,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import statistics
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -299,13 +301,17 @@ def count_instructions(roads: Sequence[Road]) -> dict[str, dict[str, float]]:
 
 
 def compiler() -> str:
-    """Say what the compiled modules were built with: its name and major version."""
+    """Say what the compiled modules were built with: its name, major version and what Python adds to its options."""
     import netstack._fastpath
 
     built = Path(netstack._fastpath.__file__).read_bytes()
+    words = shlex.split(sysconfig.get_config_var("CFLAGS") or "")
+    options = sorted(
+        {w for w in words if w.startswith(("-O", "-m", "-fstack", "-fcf", "-flto"))}
+    )
     for name, note in (("clang", rb"clang version (\d+)"), ("gcc", rb"GCC: \([^)]*\) (\d+)")):
         if found := re.search(note, built):
-            return f"{name} {found[1].decode()}"
+            return " ".join([name, found[1].decode(), *options])
     return "unknown"
 
 

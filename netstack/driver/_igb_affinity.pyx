@@ -7,7 +7,7 @@ Context  process context, as every CPU; no GIL; never allocates, never raises
 Kernel   igb has nothing like it: a NAPI is polled where its interrupt was, and pages belong to nobody
 """
 
-from netstack._abi cimport u32
+from netstack._abi cimport store_relaxed32, u32
 from netstack._net cimport net_now
 from netstack._skb cimport skb_set_slot
 from netstack.device._igb_regs cimport IGB_MAX_QUEUES
@@ -34,7 +34,7 @@ cdef void igb_count_away(igb_q_vector *q) noexcept nogil:
     for i in range(IGB_MAX_QUEUES):
         if adapter.q_vector[i].irq.irq and adapter.q_vector[i].rx.remote != NULL:
             away += 1
-    adapter.sd.shared += away - adapter.away
+    store_relaxed32(&adapter.sd.shared, adapter.sd.shared + away - adapter.away)
     adapter.away = away
     if away:
         irq_resume(adapter.sd)

@@ -11,8 +11,8 @@ CPU's own thread takes the role when an event wakes it and gives it back before 
 empty may take it too and poll the hardware itself (``_busy.pyx``): no thread has to be woken, so none is switched to.
 
 The thread gives way: when an application asks for the role (``want_role``), the thread ends its pass, leaves the wires
-to the application (``irq_suspended``) and sleeps. It looks every irq_suspend_timeout whether one has polled since, up
-to four times as seldom while one goes on, and takes the wires back if none has.
+to the application (``irq_suspended``) and sleeps. It looks every irq_suspend_timeout whether one has polled since, and
+takes the wires back if none has.
 """
 
 cimport cython
@@ -243,7 +243,6 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
         given = load_acquire32(&sd.want_role) != 0
         if given:
             irq_suspend(sd, -1)
-            sd.looks = 0
         store_seq32(&sd.sleeping, 1)
         fence()
         ns = -1 if given else sleep_time(sd)

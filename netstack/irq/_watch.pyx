@@ -21,9 +21,7 @@ from netstack.irq._thread cimport epoll_event, sched_yield
 from netstack.napi._napi cimport softnet_data
 
 cdef enum:
-    MAX_LOOKS = 4                  # irq_suspend_timeouts between two looks at an application that goes on polling
     HAND_OVER_NS = 100_000         # that an application may take to take what it asked for
-    FOR_EVER = 1 << 60             # ns: four times it is still a number
 
 
 cdef void watch_applications(softnet_data *sd) noexcept nogil:
@@ -44,13 +42,12 @@ cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept 
     """Did a timer wake the thread while an application polls? Then it looks again later, without the role.
 
     The application's polls run the timers of hardware and NAPIs too. Becoming the CPU now would put a third thread
-    between it and the core that it polls on; even a look costs it a switch, so while it goes on they become rarer.
+    between it and the core that it polls on.
     """
-    cdef u64 timeout = min(sysctl_get(sd.n, irq_suspend_timeout), <u64>FOR_EVER)
     cdef u64 word, until, now
     if got > 1 or (got == 1 and event.data.ptr != &sd.timer_fd):
         return False
-    until = load_relaxed64(&sd.last_busy_poll) + timeout
+    until = load_relaxed64(&sd.last_busy_poll) + sysctl_get(sd.n, irq_suspend_timeout)
     now = monotonic_ns()
     if got < 0 or not load_acquire32(&sd.irq_suspended) or now >= until or load_acquire32(&sd.stop):
         return False
@@ -58,8 +55,7 @@ cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept 
         read(sd.timer_fd, &word, 8)
         exchange32(&sd.timer_armed, 0)
         fence()
-    sd.looks = min(sd.looks + 1, MAX_LOOKS)
-    irq_watch(sd, until - now + (sd.looks - 1) * timeout)  # if interrupts came on meanwhile, it finds that and is done
+    irq_watch(sd, until - now)     # if interrupts came on meanwhile, it finds that and does nothing
     return True
 
 

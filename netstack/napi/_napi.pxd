@@ -149,7 +149,6 @@ cdef struct softnet_data:
     int wake_fd                    # eventfd
     int timer_fd                   # timerfd: the end of irq_suspend_timeout
     u32 timer_armed                # it runs, or has run out and the thread has yet to see it
-    u32 looks                      # the thread's, one after the other, at an application that went on polling
     u32 irq_suspended              # an application sees to the wires: interrupts stay masked
     # An application that sleeps as the idle CPU waits on a set of its own. The wires are in one of the two, or in none.
     int idle_epfd

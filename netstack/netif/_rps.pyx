@@ -50,7 +50,7 @@ cdef int rfs_cpu(net *n, u32 hash, rps_dev_flow_table *table, rps_dev_flow **rfl
     cdef u32 ident, next_cpu, cpu
     if readers == NULL:
         return -1
-    ident = load_relaxed32(&readers.ents[hash & readers.mask])
+    ident = load_relaxed32(&readers.ents[hash & load_relaxed32(&readers.mask)])
     if (ident ^ hash) & ~n.rps_cpu_mask:
         return -1                  # another flow's
     next_cpu = ident & n.rps_cpu_mask

@@ -138,7 +138,7 @@ cdef class Rps:
         with nogil:
             stop_machine(self.n)
             if table != NULL:
-                table.mask = (<u32>1 << log) - 1
+                store_relaxed32(&table.mask, (<u32>1 << log) - 1)
                 for i in range(<u32>1 << log):
                     store_relaxed32(&table.ents[i], RPS_NO_CPU)
             store_release_ptr(<void **>&self.n.rps_sock_flow_table, table)

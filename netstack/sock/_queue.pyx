@@ -16,7 +16,7 @@ left over.
 """
 
 from netstack._abi cimport (
-    add_relaxed32, fetch_add64, load_acquire32, load_relaxed64, spin_lock, spin_unlock, store_relaxed32,
+    add_relaxed32, fetch_add64, load_acquire32, load_relaxed32, load_relaxed64, spin_lock, spin_unlock, store_relaxed32,
     store_relaxed64, store_release32, u32, u64,
 )
 from netstack._counters cimport SKB_DELIVERED, SKB_DROP_REASON_SOCKET_CLOSE, SKB_DROP_REASON_UDP_CSUM
@@ -97,7 +97,7 @@ cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
         sk.forward_alloc -= size
         store_relaxed64(&sk.rmem_in, sk.rmem_in + size)
         cb.truesize = size
-        cb.dropcount = sk.drops
+        cb.dropcount = load_relaxed32(&sk.drops)
         cb.taken = 0
         cb.peeked = 0
         append(sk, skb)
@@ -121,7 +121,7 @@ cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil:
     if fits:
         store_relaxed64(&sk.rmem_in, sk.rmem_in + skb.truesize)
         cb.truesize = skb.truesize
-        cb.dropcount = sk.drops
+        cb.dropcount = load_relaxed32(&sk.drops)
         append(sk, skb)
     spin_unlock(&sk.lock)
     if not fits:

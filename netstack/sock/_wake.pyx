@@ -38,7 +38,7 @@ from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIMEDOUT, errno as c_errno
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    cas_ptr, exchange32, fence, load_relaxed32, load_seq32, monotonic_ns, spin_lock, spin_unlock,
+    cas_ptr, exchange32, fence, load_acquire_ptr, load_relaxed32, load_seq32, monotonic_ns, spin_lock, spin_unlock,
     store_relaxed32, store_release32, store_release_ptr, store_seq32, u32, u64,
 )
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, eventfd
@@ -80,7 +80,7 @@ cdef void sock_data_ready(sock *sk, softnet_data *sd) noexcept nogil:
     """
     if sd == NULL:
         sock_wake(sk)
-    elif sk.wake_sd != sd:
+    elif load_acquire_ptr(<void **>&sk.wake_sd) != sd:
         # wake_sd == sd was stored by this CPU, whose sock_wake() is still to come. Another CPU's may
         # be over already, hence the direct wake.
         store_relaxed32(&sk.napi_cpu, sd.cpu)

@@ -76,7 +76,7 @@ def test_bench_gro_merges_on_both_sides_what_can_be_merged():
     assert min(min(row["off_ns"], row["on_ns"]) for row in rows["gro"]) > 0
 
 
-QUICK = ["--rounds", "1", "--frames", "50", "--sizes", "18", "--seconds", "0.05"]
+QUICK = ["--rounds", "3", "--frames", "50", "--sizes", "18", "--seconds", "0.1"]
 
 
 def test_bench_peers_gets_bursts_and_answers_from_every_side():
