@@ -7,5 +7,5 @@ cdef void hw_run(softnet_data *sd, u64 now) noexcept nogil
 cdef bint hw_busy(softnet_data *sd) noexcept nogil
 cdef void handle_irqs(softnet_data *sd) noexcept nogil
 cdef bint do_softirq(softnet_data *sd) noexcept nogil
-cdef void net_rx_action(softnet_data *sd, bint once) noexcept nogil
+cdef void net_rx_action(softnet_data *sd) noexcept nogil
 cdef bint napi_busy_poll(softnet_data *sd) noexcept nogil

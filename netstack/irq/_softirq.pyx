@@ -83,7 +83,7 @@ cdef bint do_softirq(softnet_data *sd) noexcept nogil:
             if pending & <u32>1 << nr:
                 sd.softirqs[nr] += 1
         if pending & <u32>1 << NET_RX_SOFTIRQ:
-            net_rx_action(sd, False)
+            net_rx_action(sd)
         if load_acquire32(&sd.softirq_pending) == 0:
             break
         restart -= 1
@@ -133,11 +133,11 @@ cdef void splice_tail(softnet_data *sd, napi_struct *first, napi_struct *last) n
     sd.poll_last = last
 
 
-cdef void net_rx_action(softnet_data *sd, bint once) noexcept nogil:
+cdef void net_rx_action(softnet_data *sd) noexcept nogil:
     """Poll the scheduled NAPIs in turn until none is left, the budget is used or time is up. [net_rx_action()]
 
     A NAPI that used its whole weight goes to the end of the line. Running out of budget or time with work left counts
-    one time_squeeze and raises the softirq again. ``once``: nobody's turn comes a second time, and that is no squeeze.
+    one time_squeeze and raises the softirq again.
     """
     cdef net *n = sd.n
     cdef i64 budget = <i64>sysctl_get(n, netdev_budget)
@@ -156,7 +156,7 @@ cdef void net_rx_action(softnet_data *sd, bint once) noexcept nogil:
     sd.poll_first = sd.poll_last = NULL
     while True:
         if first == NULL:
-            if once or repoll_first != NULL or sd.poll_first == NULL:
+            if repoll_first != NULL or sd.poll_first == NULL:
                 break
             first, rest_last = sd.poll_first, sd.poll_last
             sd.poll_first = sd.poll_last = NULL
@@ -175,7 +175,7 @@ cdef void net_rx_action(softnet_data *sd, bint once) noexcept nogil:
             sd.wake_all(sd)
         handle_irqs(sd)
         sd.now = net_now(n)
-        if not once and (budget <= 0 or sd.now >= time_limit):
+        if budget <= 0 or sd.now >= time_limit:
             sd.time_squeeze += 1
             break
         if load_relaxed32(&sd.want_role):
@@ -195,10 +195,9 @@ cdef void net_rx_action(softnet_data *sd, bint once) noexcept nogil:
 
 
 cdef bint napi_busy_poll(softnet_data *sd) noexcept nogil:
-    """Poll every NAPI once, for an application that is the CPU. True when there is more. [napi_busy_loop()]
+    """Poll every NAPI once, for an application that is the CPU. True when there is more. [busy_poll_stop()]
 
-    Not a softirq, and it does not go on: what came may be what the application waits for, and more of it than its
-    socket has room for would be dropped there, with all the work of its way up.
+    Not a softirq, and it does not go on: what came may be what the application waits for.
     """
     sd.now = net_now(sd.n)
     look_at_wires(sd)
@@ -207,7 +206,7 @@ cdef bint napi_busy_poll(softnet_data *sd) noexcept nogil:
     handle_irqs(sd)
     fetch_and32(&sd.softirq_pending, ~(<u32>1 << NET_RX_SOFTIRQ))
     if sd.poll_first != NULL:
-        net_rx_action(sd, True)
+        net_rx_action(sd)
     if sd.wake_list != NULL:
         sd.wake_all(sd)
     return (load_acquire32(&sd.softirq_pending) != 0 or load_acquire32(&sd.irq_pending) != 0
