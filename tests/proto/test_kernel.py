@@ -5,13 +5,14 @@ are compared.
 """
 
 import os
+import threading
 from typing import Any
 
 import pytest
 
 from netstack.lab import another_network
 from tools._oracle import compare, run
-from tools._oracle.trace import DropReasons, mount
+from tools._oracle.trace import TRACING, DropReasons, mount, sweep
 
 pytestmark = pytest.mark.tap
 
@@ -85,3 +86,17 @@ def test_the_kernel_tells_why_it_drops() -> None:
         for name, reason in (("UDP to port 65535", "NO_SOCKET"), ("IP checksum", "IP_CSUM")):
             assert side.outcome(run.case(name)[0]).reasons == {reason: 1}
         side.close()
+
+
+def test_a_run_that_was_killed_traces_no_longer_than_until_the_next() -> None:
+    if why := mount():
+        pytest.skip(why)
+    left = TRACING / "instances" / f"netstack-{2**22 + 1}"  # PID_MAX_LIMIT is below
+    left.mkdir(exist_ok=True)
+    (left / "events/skb/consume_skb/enable").write_text("1")
+    with run.drop_reasons():
+        assert not left.exists()
+        sweep()
+        own = TRACING / "instances" / f"netstack-{threading.get_native_id()}"
+        assert own.exists()
+    assert not own.exists()

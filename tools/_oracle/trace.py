@@ -39,13 +39,22 @@ def mount() -> str:
     return ""
 
 
+def sweep() -> None:
+    """Take away the instances of runs that were killed: they trace every packet of the machine."""
+    for path in (TRACING / "instances").glob("netstack-*"):
+        if not Path("/proc", path.name.rpartition("-")[2]).exists():
+            with contextlib.suppress(OSError):  # in use, by a thread of another PID namespace
+                path.rmdir()
+
+
 class DropReasons:
     """The reasons of this thread's drops; the thread must stay on one CPU."""
 
     def __init__(self) -> None:
         (cpu,) = os.sched_getaffinity(0)
+        sweep()
         self.path = TRACING / "instances" / f"netstack-{threading.get_native_id()}"
-        self.path.mkdir(exist_ok=True)  # one that was killed may have left it
+        self.path.mkdir(exist_ok=True)
         (self.path / "tracing_on").write_text("0")
         (self.path / "buffer_size_kb").write_text("1024")
         events = self.path / "events"
