@@ -34,7 +34,7 @@ from netstack.device._igb_regs cimport (
     E1000_STATUS_FD, E1000_STATUS_SPEED_1000, E1000_TCTL, E1000_TDBAH, E1000_TDBAL, E1000_TDH,
     E1000_TDLEN, E1000_TDT, E1000_TNCRS, E1000_TPR, E1000_TPT, E1000_TXDCTL, E1000_VET,
     E1000_VFTA, E1000_XDCTL_ENABLE, E1000_XDCTL_WTHRESH_SHIFT, IGB_MAX_QUEUES,
-    IGB_MAX_VECTORS, IGB_MTA_WORDS, IGB_RETA_WORDS, IGB_RSSRK_WORDS,
+    IGB_MAX_VECTORS, IGB_MTA_WORDS, IGB_RAR_ENTRIES, IGB_RETA_WORDS, IGB_RSSRK_WORDS,
     IGB_VFTA_WORDS, e1000_adv_rx_desc, e1000_adv_tx_desc,
 )
 from netstack.device._igb_rx cimport igb_rx_tail
@@ -52,6 +52,7 @@ cdef enum:
 cdef void igb_apply_control(igb_nic *nic) noexcept nogil:
     """Work the control registers into the fields that the receive unit uses."""
     cdef wire *w = &nic.loop if nic.rctl & E1000_RCTL_LBM_MAC else nic.line
+    cdef u32 i
     nic.vme = nic.ctrl & E1000_CTRL_VME
     nic.longest = min(nic.rlpml, IGB_MAX_FRAME) if nic.rctl & E1000_RCTL_LPE else STANDARD_FRAME
     if nic.w != w:                 # the transmit unit reads it at any time
@@ -60,6 +61,10 @@ cdef void igb_apply_control(igb_nic *nic) noexcept nogil:
     nic.mac = <u64>nic.ral[0] | <u64>(nic.rah[0] & 0xFFFF) << 32
     if not nic.rah[0] & <u32>E1000_RAH_AV:
         nic.mac = <u64>NO_MAC
+    nic.nr_rar = 0
+    for i in range(IGB_RAR_ENTRIES):
+        if nic.rah[i] & <u32>E1000_RAH_AV:
+            nic.nr_rar = i + 1
     igb_rx_gate(nic)
 
 

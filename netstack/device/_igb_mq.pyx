@@ -27,7 +27,7 @@ from netstack.device._igb_regs cimport (
 )
 from netstack.device._igb_rsc cimport igb_rsc_take
 from netstack.device._igb_rss cimport igb_rss_rebuild
-from netstack.device._igb_rx cimport igb_rx_admit_vnet, igb_rx_spread, igb_rx_take, igb_rx_writeback
+from netstack.device._igb_rx cimport igb_rx_admit, igb_rx_spread, igb_rx_take, igb_rx_writeback
 from netstack.device._vnet cimport vnet_info
 
 cdef struct arrival:               # a frame that has been read
@@ -107,8 +107,8 @@ cdef bint igb_mq_take(igb_nic *nic, arrival *frame) noexcept nogil:
         frame.len = <u32>igb_rx_take(nic, frame.at, room, &frame.id)
     if frame.len == 0:
         return False
-    if not igb_rx_admit_vnet(nic, frame.at, &frame.len, &frame.wb, frame.info):
-        frame.len = 0
+    frame.len = igb_rx_admit(nic, frame.at, frame.len, &frame.wb, frame.info)
+    if frame.len == 0:
         return True
     if frame.info != NULL:
         frames = frame.info.frames

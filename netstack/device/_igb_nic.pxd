@@ -96,6 +96,7 @@ cdef struct igb_nic:
     u32 mq                         # more than one receive queue enabled, and RSS on
     u32 rx_last                    # the queue of the last frame
     u64 mac                        # RAL[0]/RAH[0] as the first 8 bytes of a frame show them
+    u32 nr_rar                     # address filters to look at: the rest have no RAH.AV
     u32 longest                    # longest frame to accept
     u32 rxcsum
     u32 vme

@@ -22,7 +22,7 @@ from netstack.device._igb_nic cimport (
 )
 from netstack.device._igb_regs cimport E1000_RXD_STAT_VP, IGB_MAX_VECTORS, e1000_adv_rx_desc
 from netstack.device._igb_rss cimport igb_rss_rebuild
-from netstack.device._igb_rx cimport igb_rx_admit_vnet, igb_rx_spread, igb_rx_take, igb_rx_writeback
+from netstack.device._igb_rx cimport igb_rx_admit, igb_rx_spread, igb_rx_take, igb_rx_writeback
 from netstack.device._vnet cimport (
     VNET_HDR, VNET_MAX_FRAME, virtio_net_hdr, vnet_info, vnet_parse,
 )
@@ -90,7 +90,8 @@ cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *o
         if info.len == 0:
             break
         moved += info.frames
-        if not igb_rx_admit_vnet(nic, buffer, &info.len, &nic.fifo_wb, info):
+        info.len = igb_rx_admit(nic, buffer, info.len, &nic.fifo_wb, info)
+        if info.len == 0:
             continue
         good[0] += info.frames
         octets[0] += info.len + <u64>(info.frames - 1) * info.headers

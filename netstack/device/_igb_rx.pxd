@@ -9,8 +9,7 @@ cdef u32 igb_rx_step(igb_nic *nic, u32 budget) noexcept nogil
 
 # What receive-side coalescing does as plain frames do.
 cdef int igb_rx_take(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) noexcept nogil
-cdef bint igb_rx_admit_vnet(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb,
-                            const vnet_info *info) noexcept nogil
+cdef u32 igb_rx_admit(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_wb *wb, const vnet_info *info) noexcept nogil
 cdef bint igb_rx_spread(igb_nic *nic, igb_rx_unit *q) noexcept nogil
 
 

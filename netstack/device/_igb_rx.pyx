@@ -35,7 +35,7 @@ from netstack.device._igb_regs cimport (
     E1000_RXD_STAT_VP, E1000_RXDADV_PKTTYPE_IPV4, E1000_RXDADV_PKTTYPE_IPV4_EX,
     E1000_RXDADV_PKTTYPE_IPV6, E1000_RXDADV_PKTTYPE_TCP, E1000_RXDADV_PKTTYPE_UDP,
     E1000_RXDADV_RSSTYPE_IPV4, E1000_RXDADV_RSSTYPE_IPV4_TCP, E1000_RXDADV_RSSTYPE_IPV4_UDP,
-    E1000_RXDEXT_STATERR_IPE, E1000_RXDEXT_STATERR_TCPE, IGB_MTA_WORDS, IGB_RAR_ENTRIES,
+    E1000_RXDEXT_STATERR_IPE, E1000_RXDEXT_STATERR_TCPE, IGB_MTA_WORDS,
     e1000_adv_rx_desc, e1000_adv_rx_wb,
 )
 from netstack.device._vnet cimport vnet_info
@@ -62,7 +62,7 @@ cdef bint igb_rx_filter(igb_nic *nic, const u8 *frame) noexcept nogil:
         return nic.rctl & E1000_RCTL_BAM != 0
     if nic.rctl & (E1000_RCTL_MPE if frame[0] & 1 else E1000_RCTL_UPE):
         return True
-    for i in range(IGB_RAR_ENTRIES):
+    for i in range(nic.nr_rar):
         if nic.rah[i] & <u32>E1000_RAH_AV and nic.ral[i] == low and nic.rah[i] & 0xFFFF == high:
             return True
     if not frame[0] & 1:
@@ -96,21 +96,21 @@ cdef void igb_rx_length_error(igb_nic *nic, u32 size, u32 frames) noexcept nogil
 
 # ---- what the NIC finds out about a frame
 
-cdef bint igb_rx_vlan(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb, u32 frames) noexcept nogil:
-    """Filter a tagged frame by VFTA, and move the tag into the descriptor (CTRL.VME). 7.4."""
+cdef u32 igb_rx_vlan(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_wb *wb, u32 frames) noexcept nogil:
+    """Filter a tagged frame by VFTA, and move the tag into the descriptor (CTRL.VME). 7.4. Its length, 0: filtered."""
     cdef u32 tci
-    if size[0] < ETH_HLEN + 6:             # a tag, and something that it tags
-        return True
+    if size < ETH_HLEN + 6:                # a tag, and something that it tags
+        return size
     tci = get_be16(frame + 14)
     if nic.rctl & E1000_RCTL_VFE and not nic.vfta[(tci & 0xFFF) >> 5] >> (tci & 31) & 1:
         fate_add(nic.n, nic.slot, NIC_DROP_FILTER, frames)
-        return False
+        return 0
     if nic.vme:
         wb.vlan = <u16>tci
         wb.status_error |= E1000_RXD_STAT_VP
-        memmove(frame + 12, frame + 16, size[0] - 16)
-        size[0] -= 4
-    return True
+        memmove(frame + 12, frame + 16, size - 16)
+        size -= 4
+    return size
 
 
 cdef inline void igb_rx_l4(igb_nic *nic, const u8 *ip, const u8 *l4, u32 size,
@@ -202,49 +202,64 @@ cdef void igb_rx_ipv4(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb,
         wb.pkt_info = wb.pkt_info & 0xFFF0 | E1000_RXDADV_RSSTYPE_IPV4_TCP
 
 
-cdef inline bint igb_rx_admit(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb,
-                              const vnet_info *info) noexcept nogil:
-    """Decide whether a frame is for us, and fill in what the descriptor says about it.
+cdef inline bint igb_rx_passes(igb_nic *nic, const u8 *frame, u32 size, u32 frames) noexcept nogil:
+    """Has a frame a length that may be, and an address that is let in? If not, its end is in the ledger."""
+    if unlikely(size < ETH_HLEN or size > nic.longest):
+        igb_rx_length_error(nic, size, frames)
+        return False
+    return ether_addr_to_u64(frame) == nic.mac or igb_rx_multicast(nic, frame, frames)
 
-    False when it was filtered or has a wrong length; its end is in the ledger then. ``info``: what a virtual wire
-    says, NULL for another; of coalesced frames it is the single one that must not be too long.
+
+cdef u32 igb_rx_describe_odd(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_wb *wb, u32 frames,
+                             bint partial) noexcept nogil:
+    """Describe a frame that is not simply IPv4: its length without a tag that was taken out, 0 when filtered."""
+    cdef u32 protocol = get_be16(frame + 12)
+    if protocol == nic.vet:
+        size = igb_rx_vlan(nic, frame, size, wb, frames)
+        if size == 0:
+            return 0
+        protocol = get_be16(frame + 12)
+    if protocol == ETH_P_IP:
+        igb_rx_ipv4(nic, frame + ETH_HLEN, size - ETH_HLEN, wb, partial)
+    elif protocol == ETH_P_IPV6:
+        wb.pkt_info = E1000_RXDADV_PKTTYPE_IPV6
+    return size
+
+
+cdef inline u32 igb_rx_describe(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_wb *wb, u32 frames,
+                                bint partial) noexcept nogil:
+    """Fill in what the descriptor says about a frame; its length, as igb_rx_describe_odd()."""
+    cdef u16 protocol
+    memcpy(&protocol, frame + 12, 2)
+    wb.pkt_info = 0
+    wb.hdr_info = 0
+    wb.rss = 0
+    wb.status_error = E1000_RXD_STAT_DD | E1000_RXD_STAT_EOP
+    wb.vlan = 0
+    if unlikely(protocol != htons(ETH_P_IP) or nic.vet == ETH_P_IP):
+        return igb_rx_describe_odd(nic, frame, size, wb, frames, partial)
+    if unlikely(partial) or not igb_rx_plain(nic, frame + ETH_HLEN, size - ETH_HLEN, wb):
+        igb_rx_ipv4(nic, frame + ETH_HLEN, size - ETH_HLEN, wb, partial)
+    return size
+
+
+cdef u32 igb_rx_admit(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_wb *wb, const vnet_info *info) noexcept nogil:
+    """Decide whether a frame is for us, and describe it. Its length, 0 when it was not: its end is in the ledger then.
+
+    ``info``: what a virtual wire says, NULL for another; of coalesced frames it is the single one that must not be
+    too long.
     """
-    cdef u32 protocol
     cdef u32 frames = 1
-    cdef u32 single = size[0]
+    cdef u32 single = size
     cdef bint partial = False
     if info != NULL:
         frames = info.frames
         partial = info.partial
         if info.gso_size:
             single = <u32>info.headers + info.gso_size
-    if unlikely(single < ETH_HLEN or single > nic.longest):
-        igb_rx_length_error(nic, single, frames)
-        return False
-    if ether_addr_to_u64(frame) != nic.mac and not igb_rx_multicast(nic, frame, frames):
-        return False
-    wb.pkt_info = 0
-    wb.hdr_info = 0
-    wb.rss = 0
-    wb.status_error = E1000_RXD_STAT_DD | E1000_RXD_STAT_EOP
-    wb.vlan = 0
-    protocol = get_be16(frame + 12)
-    if unlikely(protocol == nic.vet):
-        if not igb_rx_vlan(nic, frame, size, wb, frames):
-            return False
-        protocol = get_be16(frame + 12)
-    if likely(protocol == ETH_P_IP):
-        if unlikely(partial) or not igb_rx_plain(nic, frame + ETH_HLEN, size[0] - ETH_HLEN, wb):
-            igb_rx_ipv4(nic, frame + ETH_HLEN, size[0] - ETH_HLEN, wb, partial)
-    elif protocol == ETH_P_IPV6:
-        wb.pkt_info = E1000_RXDADV_PKTTYPE_IPV6
-    return True
-
-
-cdef bint igb_rx_admit_vnet(igb_nic *nic, u8 *frame, u32 *size, e1000_adv_rx_wb *wb,
-                            const vnet_info *info) noexcept nogil:
-    """``igb_rx_admit`` for a virtual wire."""
-    return igb_rx_admit(nic, frame, size, wb, info)
+    if not igb_rx_passes(nic, frame, single, frames):
+        return 0
+    return igb_rx_describe(nic, frame, size, wb, frames, partial)
 
 
 # ---- the wire
@@ -280,9 +295,16 @@ cdef inline void igb_rx_prefetch(igb_rx_unit *q, u32 head, u32 size) noexcept no
         head = 0
     if head != load_acquire32(&q.tail):
         buffer = <const u8 *>q.ring[head].read.pkt_addr
-        while at < size:
+        while at < size:           # a little beyond: the buffer has room for the longest frame
             prefetchw(buffer + at)
-            at += 64
+            prefetchw(buffer + at + 64)
+            prefetchw(buffer + at + 128)
+            prefetchw(buffer + at + 192)
+            prefetchw(buffer + at + 256)
+            prefetchw(buffer + at + 320)
+            prefetchw(buffer + at + 384)
+            prefetchw(buffer + at + 448)
+            at += 512
 
 
 cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcept nogil:
@@ -305,7 +327,9 @@ cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcep
         if size == 0:
             break
         moved += 1
-        if unlikely(not igb_rx_admit(nic, buffer, &size, &desc.wb, NULL)):
+        # igb_rx_admit() for a wire that knows single frames alone, taken over into this loop.
+        size = igb_rx_describe(nic, buffer, size, &desc.wb, 1, False) if igb_rx_passes(nic, buffer, size, 1) else 0
+        if size == 0:
             desc.read.pkt_addr = <u64>buffer       # still free: its length is 0
             continue
         good[0] += 1
@@ -360,7 +384,8 @@ cdef u32 igb_rx_long(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcept 
         if size == 0:
             break
         moved += 1
-        if not igb_rx_admit(nic, nic.fifo, &size, &nic.fifo_wb, NULL):
+        size = igb_rx_admit(nic, nic.fifo, size, &nic.fifo_wb, NULL)
+        if size == 0:
             continue
         good[0] += 1
         octets[0] += size

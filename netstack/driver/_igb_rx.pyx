@@ -295,14 +295,13 @@ cdef inline void igb_process_skb_fields(igb_q_vector *q, sk_buff *skb, const e10
             add_owned64(&q.rx.csum_err, 1)
         elif likely(status & (E1000_RXD_STAT_TCPCS | E1000_RXD_STAT_UDPCS)):
             skb.ip_summed = CHECKSUM_UNNECESSARY
-    if unlikely(q.rx.info != NULL) and info.partial:
+    if unlikely(info != NULL) and info.partial:
         igb_rx_partial(skb, info, features)
     if unlikely(status & E1000_RXD_STAT_VP):
         skb.vlan_tci = desc.wb.vlan
         skb.vlan_present = 1
     skb.dev = q.rx.dev
     skb.queue_mapping = <u16>q.rx.queue_index
-    skb.napi_id = q.napi.napi_id
     eth_type_trans(&q.rx, skb)
 
 
@@ -332,19 +331,20 @@ cdef bint igb_cleanup_headers(igb_rx_ring *ring, sk_buff *skb, const e1000_adv_r
     return False
 
 
-cdef inline sk_buff *igb_take_skb(igb_rx_ring *ring, u32 i, u32 size, u32 status) noexcept nogil:
-    """Take the frame in descriptor ``i``, or NULL while more of it is to come."""
+cdef inline sk_buff *igb_take_skb(igb_rx_ring *ring, u32 i, const vnet_info *info, u32 size,
+                                  u32 status) noexcept nogil:
+    """Take the frame in descriptor ``i``, or NULL while more of it is to come. ``info``: of a virtual wire, else NULL."""
     cdef sk_buff *skb
-    if unlikely(ring.info != NULL) and ring.info[i].large != NULL:
+    if unlikely(info != NULL) and info.large != NULL:
         skb = igb_large_skb(ring, i)
         igb_reuse_rx_buffer(ring, i)
-        skb.frames = ring.info[i].frames
+        skb.frames = info.frames
         skb.id = ring.frame_id[i]
         return skb
     if unlikely(ring.skb != NULL or not status & E1000_RXD_STAT_EOP):
         return igb_add_rx_frag(ring, i, size, status & E1000_RXD_STAT_EOP)
     skb = igb_construct_skb(ring, i, size)
-    skb.frames = igb_rx_frames(ring, i)
+    skb.frames = 1 if likely(info == NULL) else info.frames
     skb.id = ring.frame_id[i]
     return skb
 
@@ -359,6 +359,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
     cdef u64 multicast = 0
     cdef int total_packets = 0
     cdef e1000_adv_rx_desc *desc
+    cdef const vnet_info *info = NULL
     cdef sk_buff *skb
     cdef u32 i, size, status
     igb_adapt_window(ring)
@@ -373,16 +374,18 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
         if size == 0:
             break
         status = desc.wb.status_error
+        if unlikely(ring.info != NULL):
+            info = &ring.info[i]
         ring.next_to_clean = i + 1 if i + 1 < ring.count else 0
         if ring.buffer[ring.next_to_clean].skb != NULL:
             prefetch(igb_rx_data(ring.buffer[ring.next_to_clean].skb))
         cleaned_count += 1
-        skb = igb_take_skb(ring, i, size, status)
+        skb = igb_take_skb(ring, i, info, size, status)
         if skb == NULL or unlikely(status & odd) and igb_cleanup_headers(ring, skb, desc, features):
             continue
         total_bytes += skb.len
         total_packets += 1
-        igb_process_skb_fields(q, skb, desc, &ring.info[i] if ring.info != NULL else NULL, features)
+        igb_process_skb_fields(q, skb, desc, info, features)
         multicast += skb.pkt_type == PACKET_MULTICAST
         napi_gro_receive(&q.napi, skb)
     if total_packets:

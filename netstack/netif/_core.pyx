@@ -40,7 +40,7 @@ cdef enum:
 
 
 # A row is never taken out: CPUs read the table without a lock.
-cdef packet_type *ptype_find(ptype_table *table, u16 type) noexcept nogil:
+cdef inline packet_type *ptype_find(ptype_table *table, u16 type) noexcept nogil:
     cdef u32 i
     for i in range(table.count):
         if table.entry[i].type == type:
@@ -99,48 +99,11 @@ cdef void copy_to_python(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
         n.to_python(n, clone)
 
 
-cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
-    """Hand one packet up: taps first, then the one handler of its type. Consumes skb.
-
-    Kernel order: taps (ptype_all), VLAN, ptype_base. A VLAN tag that no device claims makes the packet another host's,
-    unless it only carries a priority (VID 0).
-    """
-    cdef ptype_table *table = <ptype_table *>n.ptypes
-    cdef packet_type *ptype
-    cdef u32 wanted = load_acquire32(&n.packet_wanted)
-    cdef u32 taken = 0
-    sd.processed += 1
-    if unlikely(load_relaxed32(&n.netstamp_needed)) and skb.tstamp == 0:
-        skb.tstamp = net_realtime(n)
-    if unlikely(skb.protocol == ETH_P_8021Q) and not skb.vlan_present and not skb_vlan_untag(skb):
-        kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
-        return
-    skb.network_header = <u16>(skb.data - skb.head)
-    if unlikely(load_acquire_ptr(&n.taps) != NULL):
-        tap_deliver(n, skb, sd.now)
-        if load_relaxed32(&n.tap_stages) >> <u32>STAGE_GRO & 1:
-            tap_stage(n, skb, STAGE_GRO, 0)
-    if unlikely(wanted & 1):
-        taken = packet_deliver(n, skb, sd, True)
-    if unlikely(table.all_python):
-        copy_to_python(n, skb, sd)
-    if unlikely(skb.vlan_present or eth_type_vlan(skb.protocol)) and not vlan_do_receive(skb):
-        kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
-        return
-    if unlikely(load_relaxed32(&n.nf_rules) >> NF_INET_INGRESS & 1):
-        if nf_rules_run(n, NF_INET_INGRESS, skb, skb.dev.ifindex, 0) != NF_ACCEPT:
-            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
-            return
-    if unlikely(wanted & 2):
-        taken += packet_deliver(n, skb, sd, False)
-    ptype = ptype_find(table, skb.protocol)
-    if unlikely(ptype == NULL and taken):
-        consume_skb(skb)               # somebody had it
-        return
+cdef inline void deliver_ptype(net *n, sk_buff *skb, softnet_data *sd, u32 taken) noexcept nogil:
+    """Hand a packet to the one handler of its type; ``taken``: somebody had it already. Consumes skb."""
+    cdef packet_type *ptype = ptype_find(<ptype_table *>n.ptypes, skb.protocol)
     if unlikely(ptype == NULL):
-        if skb.dev != NULL:
-            add_relaxed64(&skb.dev.stats.rx_dropped, 1)
-        kfree_skb_reason(skb, SKB_DROP_REASON_UNHANDLED_PROTO)
+        deliver_nobody(skb, taken)
         return
     if likely(ptype.fast != NULL and sysctl_get(n, fast_path)):
         if likely(ptype.fast(n, skb, sd)):
@@ -149,6 +112,68 @@ cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexc
         kfree_skb_reason(skb, SKB_DROP_REASON_UNHANDLED_PROTO)
         return
     n.to_python(n, skb)
+
+
+cdef void deliver_nobody(sk_buff *skb, u32 taken) noexcept nogil:
+    """End a packet for whose type there is no handler. Consumes skb."""
+    if taken:
+        consume_skb(skb)
+        return
+    if skb.dev != NULL:
+        add_relaxed64(&skb.dev.stats.rx_dropped, 1)
+    kfree_skb_reason(skb, SKB_DROP_REASON_UNHANDLED_PROTO)
+
+
+cdef inline bint nobody_looks(net *n, const sk_buff *skb) noexcept nogil:
+    """May a packet go straight to its handler: no tag, nobody who captures, stamps or filters before that?"""
+    return not (load_acquire32(&n.packet_wanted) | load_relaxed32(&n.netstamp_needed)
+                | (load_relaxed32(&n.nf_rules) >> NF_INET_INGRESS & 1) | (<ptype_table *>n.ptypes).all_python
+                | skb.vlan_present | (load_acquire_ptr(&n.taps) != NULL) | eth_type_vlan(skb.protocol))
+
+
+cdef inline void netif_receive_skb_one(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
+    """__netif_receive_skb_core(), whose steps are all left out where nothing is to be done in them. Consumes skb."""
+    if unlikely(not nobody_looks(n, skb)):
+        __netif_receive_skb_core(n, skb, sd)
+        return
+    sd.processed += 1
+    skb.network_header = <u16>(skb.data - skb.head)
+    deliver_ptype(n, skb, sd, 0)
+
+
+cdef void __netif_receive_skb_core(net *n, sk_buff *skb, softnet_data *sd) noexcept nogil:
+    """Hand one packet up: taps first, then the one handler of its type. Consumes skb.
+
+    Kernel order: taps (ptype_all), VLAN, ptype_base. A VLAN tag that no device claims makes the packet another host's,
+    unless it only carries a priority (VID 0).
+    """
+    cdef u32 wanted = load_acquire32(&n.packet_wanted)
+    cdef u32 taken = 0
+    sd.processed += 1
+    if load_relaxed32(&n.netstamp_needed) and skb.tstamp == 0:
+        skb.tstamp = net_realtime(n)
+    if skb.protocol == ETH_P_8021Q and not skb.vlan_present and not skb_vlan_untag(skb):
+        kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
+        return
+    skb.network_header = <u16>(skb.data - skb.head)
+    if load_acquire_ptr(&n.taps) != NULL:
+        tap_deliver(n, skb, sd.now)
+        if load_relaxed32(&n.tap_stages) >> <u32>STAGE_GRO & 1:
+            tap_stage(n, skb, STAGE_GRO, 0)
+    if wanted & 1:
+        taken = packet_deliver(n, skb, sd, True)
+    if (<ptype_table *>n.ptypes).all_python:
+        copy_to_python(n, skb, sd)
+    if (skb.vlan_present or eth_type_vlan(skb.protocol)) and not vlan_do_receive(skb):
+        kfree_skb_reason(skb, SKB_DROP_REASON_PKT_TOO_SMALL)
+        return
+    if load_relaxed32(&n.nf_rules) >> NF_INET_INGRESS & 1:
+        if nf_rules_run(n, NF_INET_INGRESS, skb, skb.dev.ifindex, 0) != NF_ACCEPT:
+            kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP)
+            return
+    if wanted & 2:
+        taken += packet_deliver(n, skb, sd, False)
+    deliver_ptype(n, skb, sd, taken)
 
 
 cdef void net_timestamp_list(net *n, sk_buff *skb) noexcept nogil:
@@ -172,7 +197,7 @@ cdef void netif_receive_skb_list(net *n, void *head, void *sd) noexcept nogil:
     while skb != NULL:
         following = skb.next
         skb.next = NULL
-        __netif_receive_skb_core(n, skb, <softnet_data *>sd)
+        netif_receive_skb_one(n, skb, <softnet_data *>sd)
         skb = following
 
 

@@ -65,27 +65,32 @@ cdef u32 inhdr_error(mib_slot *stats, u32 slot, u32 reason) noexcept nogil:
     return reason
 
 
+cdef inline bint ip_rcv_core_plain(net *n, sk_buff *skb, const u8 *iph) noexcept nogil:
+    """Check a header without options of a single packet that came to a CPU; False leaves it to ip_rcv_core_odd()."""
+    cdef u32 size = get_be16(iph + IP_TOTLEN)
+    cdef u64 *mib
+    if unlikely(ip_fast_csum(iph, 5) or size < IP_HLEN or size > skb.len):
+        return False
+    mib = n.slots[skb.slot].mib
+    add_owned64(&mib[<int>IpInReceives], 1)
+    add_owned64(&mib[<int>IpExtInOctets], skb.len)
+    add_owned64(&mib[<int>IpExtInNoECTPkts + (iph[IP_TOS] & INET_ECN_MASK)], 1)
+    if unlikely(skb.len > size):
+        skb_trim(skb, size)
+    skb.network_header = <u16>(iph - skb.head)
+    skb.transport_header = skb.network_header + <u16>IP_HLEN
+    return True
+
+
 cdef inline u32 ip_rcv_core(net *n, sk_buff *skb) noexcept nogil:
     """Check the header and cut off the padding; a drop reason, or 0. Counts what Linux counts. [ip_rcv_core()]
 
     A header as nearly all are is looked at in one pass; any other goes step by step.
     """
     cdef const u8 *iph = skb.data
-    cdef u32 size
-    cdef u64 *mib
     if likely(skb.pkt_type != PACKET_OTHERHOST and skb.slot != SLOT_PROCESS and skb.gso_segs == 0
-              and skb_headlen(skb) >= IP_HLEN and iph[0] == IPV4_IHL5 and ip_fast_csum(iph, 5) == 0):
-        size = get_be16(iph + IP_TOTLEN)
-        if likely(IP_HLEN <= size <= skb.len):
-            mib = n.slots[skb.slot].mib
-            add_owned64(&mib[<int>IpInReceives], 1)
-            add_owned64(&mib[<int>IpExtInOctets], skb.len)
-            add_owned64(&mib[<int>IpExtInNoECTPkts + (iph[IP_TOS] & INET_ECN_MASK)], 1)
-            if unlikely(skb.len > size):
-                skb_trim(skb, size)
-            skb.network_header = <u16>(iph - skb.head)
-            skb.transport_header = skb.network_header + <u16>IP_HLEN
-            return SKB_NOT_DROPPED_YET
+              and skb_headlen(skb) >= IP_HLEN and iph[0] == IPV4_IHL5 and ip_rcv_core_plain(n, skb, iph)):
+        return SKB_NOT_DROPPED_YET
     return ip_rcv_core_odd(n, skb)
 
 
@@ -227,13 +232,14 @@ cdef bint ip_rcv_fast(net *n, sk_buff *skb, void *sd) noexcept nogil:
         return ip_rcv_forward(n, skb)
     if get_be16(iph + IP_FRAGOFF) & (IP_MF | IP_OFFSET) or slot == SLOT_PROCESS:
         return ip_rcv_forward(n, skb)
-    if not skb.rt_flags and not ip_route_use_hint(n, slot - SLOT_CPU0, ip_daddr(iph), ip_saddr(iph), skb.dev):
+    if not skb.rt_flags and not ip_route_use_hint(n, slot - SLOT_CPU0, iph, skb.dev):
         return ip_rcv_forward(n, skb)
     if unlikely(skb.rt_flags and skb.rt_type != RTN_LOCAL) or not ops.peek(n, skb):
         return 0
-    reason = ip_rcv_core(n, skb)
-    if unlikely(reason != SKB_NOT_DROPPED_YET):
-        return ip_drop(skb, reason)
+    if unlikely(skb.gso_segs) or unlikely(not ip_rcv_core_plain(n, skb, iph)):
+        reason = ip_rcv_core_odd(n, skb)
+        if reason != SKB_NOT_DROPPED_YET:
+            return ip_drop(skb, reason)
     # Our unicast address in a frame to our MAC: ip_rcv_route() and ip_rcv_finish_core() have nothing left to do.
     skb.rt_flags = RTCF_LOCAL
     skb.rt_type = RTN_LOCAL

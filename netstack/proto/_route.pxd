@@ -1,5 +1,7 @@
 """Routes: which device, next hop and source address; see ``_route.pyx``."""
 
+from libc.string cimport memcpy
+
 from netstack._abi cimport u8, u16, u32, u64
 from netstack._abi cimport load_acquire32, load_relaxed64, likely, unlikely
 from netstack._net cimport IFF_LOOPBACK, MAX_CPUS, net, net_device, net_now
@@ -21,12 +23,12 @@ cdef struct rtable:                # what a lookup gives, by value: nothing to r
     int error                      # errno of an unreachable destination (input), else 0
 
 cdef enum:
-    FIB_HINTS = 512                # pairs of addresses that a CPU remembers
+    FIB_HINTS_SHIFT = 9
+    FIB_HINTS = 1 << FIB_HINTS_SHIFT       # pairs of addresses that a CPU remembers
 
-cdef struct fib_hint:              # packets from saddr to daddr through dev are for us
+cdef struct fib_hint:              # packets between these two addresses, through dev, are for us
     net_device *dev
-    u32 saddr
-    u32 daddr
+    u64 addresses                  # source and destination as in the header
     u32 generation
 
 cdef struct fib_forward:           # packets from saddr to daddr through dev go on
@@ -83,7 +85,7 @@ cdef bint ip_route_forward(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *de
 cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_device *dev, u64 seconds) noexcept nogil
 cdef void rt_cache_flush(net *n) noexcept nogil
 cdef bint inet_addr_onlink(net_device *dev, u32 a, u32 b) noexcept nogil
-cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_device *dev) noexcept nogil
+cdef bint ip_route_learn_hint(net *n, fib_hint *hint, const u8 *iph, net_device *dev) noexcept nogil
 
 
 cdef inline u32 inet_iif(net *n, const sk_buff *skb, u32 daddr) noexcept nogil:
@@ -95,17 +97,19 @@ cdef inline u32 inet_iif(net *n, const sk_buff *skb, u32 daddr) noexcept nogil:
     return skb.dev.ifindex
 
 
-cdef inline bint ip_route_use_hint(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *dev) noexcept nogil:
+cdef inline bint ip_route_use_hint(net *n, u32 cpu, const u8 *iph, net_device *dev) noexcept nogil:
     """Is a packet for an address of ours, from a source that may be? As that CPU. [ip_route_use_hint()]
 
     One that was let in lately needs no look-up, as long as routes and settings stay what they were.
     """
     cdef fib *table = <fib *>n.fib
-    cdef fib_hint *hint = &table.hints[cpu][(saddr ^ saddr >> 8 ^ daddr) % FIB_HINTS]
-    if likely(hint.saddr == saddr and hint.daddr == daddr and hint.dev == dev
-              and hint.generation == load_acquire32(&table.generation)):
+    cdef u64 addresses
+    cdef fib_hint *hint
+    memcpy(&addresses, iph + 12, 8)
+    hint = &table.hints[cpu][addresses * <u64>0x9E3779B97F4A7C15 >> 64 - FIB_HINTS_SHIFT]
+    if likely(hint.addresses == addresses and hint.dev == dev and hint.generation == load_acquire32(&table.generation)):
         return True
-    return ip_route_learn_hint(n, hint, daddr, saddr, dev)
+    return ip_route_learn_hint(n, hint, iph, dev)
 
 
 # ---- path MTU; learned in _icmp_err.pyx

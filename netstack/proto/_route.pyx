@@ -12,10 +12,11 @@ same however many routes there are. What a CPU has found for a pair of addresses
 """
 
 from libc.errno cimport EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
+from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    fetch_add32, likely, load_acquire32, load_acquire64, load_acquire_ptr, load_relaxed64, store_release32, u16, u32,
-    u64, unlikely,
+    fetch_add32, get_be32, likely, load_acquire32, load_acquire64, load_acquire_ptr, load_relaxed64, store_release32,
+    u8, u16, u32, u64, unlikely,
 )
 from netstack._counters cimport (
     SKB_DROP_REASON_INVALID_PROTO, SKB_DROP_REASON_IP_INVALID_DEST, SKB_DROP_REASON_IP_INVALID_SOURCE,
@@ -296,15 +297,14 @@ cdef u32 ip_route_input(net *n, u32 daddr, u32 saddr, net_device *dev, u16 proto
     return ip_route_input_slow(n, daddr, saddr, dev, protocol, fib_lookup(n, daddr), rt)
 
 
-cdef bint ip_route_learn_hint(net *n, fib_hint *hint, u32 daddr, u32 saddr, net_device *dev) noexcept nogil:
+cdef bint ip_route_learn_hint(net *n, fib_hint *hint, const u8 *iph, net_device *dev) noexcept nogil:
     """Look a packet up; True, and remembered, when it is for an address of ours."""
     cdef u32 generation = load_acquire32(&(<fib *>n.fib).generation)
     cdef rtable rt
-    if ip_route_input(n, daddr, saddr, dev, ETH_P_IP, &rt) or rt.type != RTN_LOCAL:
+    if ip_route_input(n, get_be32(iph + 16), get_be32(iph + 12), dev, ETH_P_IP, &rt) or rt.type != RTN_LOCAL:
         return False
     hint.dev = dev
-    hint.saddr = saddr
-    hint.daddr = daddr
+    memcpy(&hint.addresses, iph + 12, 8)
     hint.generation = generation
     return True
 
