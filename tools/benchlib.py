@@ -251,14 +251,32 @@ def percentile(steps: dict[int, int], part: float) -> float:
     return 0.0
 
 
+TRACING = Path("/sys/kernel/tracing")
+
+
+def tracers() -> list[str]:
+    """Name the groups of the kernel's tracepoints that are on and slow a packet down: somebody may have left them on.
+
+    As far as tracefs is mounted and may be read.
+    """
+    found = set()
+    for instance in (TRACING, *TRACING.glob("instances/*")):
+        for group in ("skb", "net", "napi", "sock", "syscalls", "irq", "sched"):
+            with contextlib.suppress(OSError):
+                if (instance / "events" / group / "enable").read_text().strip() != "0":
+                    found.add(group)
+    return sorted(found)
+
+
 def machine() -> dict[str, Any]:
-    """Say where and when."""
+    """Say where and when, and what slows it down."""
     return {
         "node": platform.node(),
         "linux": platform.release(),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
+        "tracers": tracers(),
     }
 
 
@@ -267,7 +285,7 @@ def where() -> str:
     it = machine()
     return (
         f"{it['node']}, Linux {it['linux']}, Python {it['python']}, {it['cpus']} CPUs, "
-        f"{it['date']}"
+        f"{it['date']}" + "".join(f", traced: {name}" for name in it["tracers"])
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from tools._oracle.trace import TRACING, mount
 
 pytestmark = [pytest.mark.tap, pytest.mark.bench]
 
@@ -47,6 +50,21 @@ def test_bench_rx_drains_every_side_without_loss():
         *("recv_batch", "recv_batch_into", "asyncio"),
     ]
     assert {row["lost"] for row in sides.values()} == {0}
+
+
+def test_tracepoints_that_slow_packets_down_are_named():
+    if why := mount():
+        pytest.skip(why)
+    options = ["--rounds", "1", "--frames", "10", "--sizes", "18", "--sides", "bare"]
+    instance = TRACING / "instances" / f"netstack-{threading.get_native_id()}"
+    instance.mkdir()
+    try:
+        assert "sock" not in run("bench_rx.py", *options, "--json")["machine"]["tracers"]
+        (instance / "events/sock/sock_rcvqueue_full/enable").write_text("1")
+        assert "sock" in run("bench_rx.py", *options, "--json")["machine"]["tracers"]
+        assert ", traced: sock" in call("bench_rx.py", *options).stdout
+    finally:
+        instance.rmdir()
 
 
 def test_bench_rx_streams_to_every_side():
