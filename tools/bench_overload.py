@@ -7,7 +7,8 @@
 
 First the rate is raised until a side no longer keeps up. Then it is offered parts and multiples of what
 arrived then, in turn, and last half of it right after the most; ``of peak`` is that of the best of these
-medians. The sender has a core to itself the more the more it offers: of two cores, one is left. Sides:
+medians. The host and its application share one core and the sender has another, whatever is offered (``--free``: they
+go where the kernel puts them, and what the sender leaves of its core counts for the peak). Sides:
 
     recvfrom     recvfrom() in Python, the application polls the NIC itself
     slow         the same with the fast path off: every packet goes through the Python layers
@@ -26,6 +27,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import select
 import socket
 import statistics
@@ -57,6 +59,7 @@ from benchlib import (
 
 SIDES = ["recvfrom", "slow", "epoll", "asyncio", "echo"]
 FACTORS = [0.5, 1.0, 1.5, 2.0, 3.0]
+CORES = os.sched_getaffinity(0)
 RCVBUF = 212992 // 2  # twice that is the default
 PKTGEN = str(Path(__file__).with_name("pktgen.py"))
 FIRST, STEP, LAST = 40e3, 1.4, 1.6e6  # rates tried for the peak
@@ -135,6 +138,8 @@ class Side:
         command += ["--rate", str(rate), "--seconds", str(self.args.seconds)]
         command += ["--size", str(self.args.size)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
+            if not self.args.free:
+                os.sched_setaffinity(sender.pid, {sorted(CORES)[-1]})
             before = time.process_time_ns()
             got = take(self.name, sock, host, lambda: sender.poll() is None)
             cpu = time.process_time_ns() - before
@@ -214,13 +219,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=18, metavar="BYTES")
     parser.add_argument("--seconds", type=float, default=1, help="a run")
     parser.add_argument("--repeat", type=int, default=3, help="runs a side and factor")
+    parser.add_argument("--free", action="store_true", help="let the kernel choose the cores")
     args = parser.parse_args(argv)
     if not enter_namespace("bench_overload"):
         return 2
+    if not args.free:
+        os.sched_setaffinity(0, {min(CORES)})
     start = time.monotonic()
     rows = measure(args)
+    cores = "anywhere" if args.free else "on one core"
     what = (
-        f"overload, {args.size} bytes, {args.seconds:g} s a run, medians of {args.repeat} runs "
+        f"overload, {args.size} bytes, {cores}, {args.seconds:g} s a run, medians of {args.repeat} runs "
         f"in turn; thousands a second; {time.monotonic() - start:.0f} s in all"
     )
     if args.picture:

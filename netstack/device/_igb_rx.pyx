@@ -144,12 +144,14 @@ cdef inline bint igb_rx_plain(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx
     cdef u32 low
     cdef u32 high
     cdef u64 sum
+    cdef u16 check
     if room < 28 or ip[0] != 0x45 or ip[9] != IPPROTO_UDP:
         return False
     total = get_be16(ip + 2)
     size = total - 20
+    memcpy(&check, ip + 26, 2)
     if (total > room or total < 28 or get_be16(ip + 24) != size or get_be16(ip + 6) & 0x3FFF
-            or (ip[26] | ip[27]) == 0 or nic.rxcsum & RXCSUM_BOTH != RXCSUM_BOTH
+            or check == 0 or nic.rxcsum & RXCSUM_BOTH != RXCSUM_BOTH
             or nic.rss_fields & E1000_MRQC_RSS_FIELD_IPV4_UDP):
         return False
     memcpy(&low, ip + 12, 4)

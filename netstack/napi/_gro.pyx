@@ -14,24 +14,22 @@ batch of normal ones are the NAPI's own; nobody but its CPU sees them.
 from netstack._abi cimport add_owned64, get_be16, likely, put_be16, u8, u16, u32, unlikely
 from netstack._checksum cimport ip_fast_csum
 from netstack._gso cimport gso_save
-from netstack._net cimport NETIF_F_GRO, gro_normal_batch, sysctl_get
 from netstack._skb cimport (
     CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_FRAGLIST, SKB_GSO_NONE, SKB_GSO_TCPV4, SKB_GSO_UDP_L4,
-    queue_init, queue_tail, sk_buff, skb_headlen,
+    queue_init, sk_buff, skb_headlen,
 )
 from netstack.napi._gro_flow cimport (
     ETH_P_IP, IP_HLEN, IP_MF, IP_OFFSET, IPPROTO_TCP, IPPROTO_UDP, gro_cb, gro_state,
     napi_gro_cb,
 )
 from netstack.napi._gro_tcp cimport tcp4_gro_complete, tcp4_gro_receive
-from netstack.napi._gro_udp cimport udp4_gro_complete, udp4_gro_receive, udp_gro_possible
+from netstack.napi._gro_udp cimport udp4_gro_complete, udp4_gro_receive
 from netstack.napi._napi cimport (
     GRO_HASH_BUCKETS, MAX_GRO_SKBS, gro_list, napi_struct,
 )
 
 
 cdef enum:
-    SHORTEST = IP_HLEN + 8         # an IP and a UDP header
     RESERVED_BIT = 0x8000          # beside DF and MF
 
 
@@ -43,14 +41,6 @@ cdef void gro_normal_list(napi_struct *napi) noexcept nogil:
     queue_init(&napi.rx_list)
     napi.rx_count = 0
     napi.n.netif_receive_skb_list(napi.n, head, napi.sd)
-
-
-cdef void gro_normal_one(napi_struct *napi, sk_buff *skb, u32 segs) noexcept nogil:
-    """Put a packet of ``segs`` frames on the list; pass the list up once it is a batch."""
-    queue_tail(&napi.rx_list, skb)
-    napi.rx_count += segs
-    if napi.rx_count >= sysctl_get(napi.n, gro_normal_batch):
-        gro_normal_list(napi)
 
 
 cdef void inet_gro_complete(sk_buff *skb) noexcept nogil:
@@ -178,22 +168,6 @@ cdef gro_result dev_gro_receive(napi_struct *napi, sk_buff *skb) noexcept nogil:
     else:
         napi.gro_bitmask &= ~(<u32>1 << bucket)
     return result
-
-
-cdef void napi_gro_receive(napi_struct *napi, sk_buff *skb) noexcept nogil:
-    """Take a packet from the driver, data at the network header. Consumes skb.
-
-    Most frames are UDP that nobody wants merged; they leave at the first test, not even looked up.
-    [napi_gro_receive()]
-    """
-    skb.napi_id = napi.napi_id
-    if (skb.protocol == ETH_P_IP and skb.dev.features & NETIF_F_GRO
-            and likely(skb_headlen(skb) >= SHORTEST)
-            and (skb.data[9] != IPPROTO_UDP or udp_gro_possible(napi.n, skb.dev))
-            and dev_gro_receive(napi, skb) != GRO_NORMAL):
-        return
-    add_owned64(&napi.gro_normal, 1)
-    gro_normal_one(napi, skb, 1)
 
 
 cdef void gro_flush_chain(napi_struct *napi, gro_list *held, bint flush_old) noexcept nogil:

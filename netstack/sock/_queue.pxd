@@ -6,13 +6,16 @@ sock_first(), sock_read_end() at the end.
 """
 
 from netstack._abi cimport (
-    load_acquire32, prefetch, spin_lock, spin_unlock, store_release32, u8, u32,
+    add_relaxed32, load_acquire32, load_relaxed32, load_relaxed64, prefetch, spin_lock, spin_unlock, store_relaxed64,
+    store_release32, u8, u32, u64,
 )
 from netstack._skb cimport sk_buff
-from netstack.sock._sock cimport NO_FD, SOCK_BATCH, SOCK_CB, sock, sock_efd
+from netstack.sock._sock cimport (
+    NO_FD, SOCK_BATCH, SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, sock, sock_efd, sock_skb_cb,
+)
 from netstack.sock._wake cimport sock_sync_fd
 
-cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil
+cdef bint mem_schedule(sock *sk, u64 size, u64 rmem) noexcept nogil
 cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil
 cdef sk_buff *sock_splice(sock *sk) noexcept nogil
 cdef sk_buff *sock_peek_at(sock *sk, sk_buff *skb) noexcept nogil
@@ -24,6 +27,46 @@ cdef void sock_flush(sock *sk) noexcept nogil
 cdef void sock_purge(sock *sk) noexcept nogil
 cdef double sock_frames(sock *sk) noexcept nogil
 
+
+cdef inline void sock_append(sock *sk, sk_buff *skb) noexcept nogil:
+    """Put a packet at the end of receive_queue. The lock is held."""
+    skb.next = NULL
+    if sk.receive_queue.first == NULL:
+        sk.receive_queue.first = skb
+    else:
+        sk.receive_queue.last.next = skb
+    sk.receive_queue.last = skb
+    store_release32(&sk.receive_queue.qlen, sk.receive_queue.qlen + 1)
+
+cdef inline int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
+    """Queue a datagram if it fits: SOCK_QUEUED, or why not (counted in drops; skb is still the caller's).
+
+    It fits when the charged memory stays within SO_RCVBUF, or when nothing is charged at all.
+    [__udp_enqueue_schedule_skb() of 6.18]
+    """
+    cdef sock_skb_cb *cb = SOCK_CB(skb)
+    cdef u32 size = skb.truesize
+    cdef u64 rmem
+    cdef int result
+    spin_lock(&sk.lock)
+    rmem = sk.rmem_in - load_relaxed64(&sk.rmem_out)
+    if rmem + size > sk.rcvbuf and rmem != 0:
+        result = SOCK_RCVBUFF
+    elif size > sk.forward_alloc and not mem_schedule(sk, size, rmem):
+        result = SOCK_PROTO_MEM
+    else:
+        result = SOCK_QUEUED
+        sk.forward_alloc -= size
+        store_relaxed64(&sk.rmem_in, sk.rmem_in + size)
+        cb.truesize = size
+        cb.dropcount = load_relaxed32(&sk.drops)
+        cb.taken = 0
+        cb.peeked = 0
+        sock_append(sk, skb)
+    spin_unlock(&sk.lock)
+    if result != SOCK_QUEUED:
+        add_relaxed32(&sk.drops, 1)
+    return result
 
 cdef inline void sock_read_end(sock *sk) noexcept nogil:
     """The rarer half of sock_read(): give back what was read, unsignal an emptied queue, unlock."""

@@ -65,48 +65,6 @@ cdef void mem_reclaim(sock *sk, u64 keep) noexcept nogil:
 
 # ---- the producer
 
-cdef inline void append(sock *sk, sk_buff *skb) noexcept nogil:
-    """Put a packet at the end of receive_queue. The lock is held."""
-    skb.next = NULL
-    if sk.receive_queue.first == NULL:
-        sk.receive_queue.first = skb
-    else:
-        sk.receive_queue.last.next = skb
-    sk.receive_queue.last = skb
-    store_release32(&sk.receive_queue.qlen, sk.receive_queue.qlen + 1)
-
-
-cdef int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
-    """Queue a datagram if it fits: SOCK_QUEUED, or why not (counted in drops; skb is still the caller's).
-
-    It fits when the charged memory stays within SO_RCVBUF, or when nothing is charged at all.
-    [__udp_enqueue_schedule_skb() of 6.18]
-    """
-    cdef sock_skb_cb *cb = SOCK_CB(skb)
-    cdef u32 size = skb.truesize
-    cdef u64 rmem
-    cdef int result
-    spin_lock(&sk.lock)
-    rmem = sk.rmem_in - load_relaxed64(&sk.rmem_out)
-    if rmem + size > sk.rcvbuf and rmem != 0:
-        result = SOCK_RCVBUFF
-    elif size > sk.forward_alloc and not mem_schedule(sk, size, rmem):
-        result = SOCK_PROTO_MEM
-    else:
-        result = SOCK_QUEUED
-        sk.forward_alloc -= size
-        store_relaxed64(&sk.rmem_in, sk.rmem_in + size)
-        cb.truesize = size
-        cb.dropcount = load_relaxed32(&sk.drops)
-        cb.taken = 0
-        cb.peeked = 0
-        append(sk, skb)
-    spin_unlock(&sk.lock)
-    if result != SOCK_QUEUED:
-        add_relaxed32(&sk.drops, 1)
-    return result
-
-
 cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil:
     """Queue a packet of a protocol without a limit of its own; as sock_queue_rcv().
 
@@ -122,7 +80,7 @@ cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil:
         store_relaxed64(&sk.rmem_in, sk.rmem_in + skb.truesize)
         cb.truesize = skb.truesize
         cb.dropcount = load_relaxed32(&sk.drops)
-        append(sk, skb)
+        sock_append(sk, skb)
     spin_unlock(&sk.lock)
     if not fits:
         add_relaxed32(&sk.drops, 1)
