@@ -333,7 +333,7 @@ cdef bint igb_cleanup_headers(igb_rx_ring *ring, sk_buff *skb, const e1000_adv_r
 
 cdef inline sk_buff *igb_take_skb(igb_rx_ring *ring, u32 i, const vnet_info *info, u32 size,
                                   u32 status) noexcept nogil:
-    """Take the frame in descriptor ``i``, or NULL while more of it is to come. ``info``: of a virtual wire, else NULL."""
+    """Take the frame in descriptor ``i``, or NULL while more is to come. ``info``: of a virtual wire, else NULL."""
     cdef sk_buff *skb
     if unlikely(info != NULL) and info.large != NULL:
         skb = igb_large_skb(ring, i)

@@ -11,15 +11,15 @@ flow comes, a rule completes it, eight others push it out, or the poll ends. Hel
 batch of normal ones are the NAPI's own; nobody but its CPU sees them.
 """
 
-from netstack._abi cimport add_owned64, get_be16, likely, put_be16, u8, u16, u32, unlikely
+from netstack._abi cimport add_owned64, get_be16, put_be16, u8, u16, u32, unlikely
 from netstack._checksum cimport ip_fast_csum
 from netstack._gso cimport gso_save
 from netstack._skb cimport (
     CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_FRAGLIST, SKB_GSO_NONE, SKB_GSO_TCPV4, SKB_GSO_UDP_L4,
-    queue_init, sk_buff, skb_headlen,
+    queue_init, sk_buff,
 )
 from netstack.napi._gro_flow cimport (
-    ETH_P_IP, IP_HLEN, IP_MF, IP_OFFSET, IPPROTO_TCP, IPPROTO_UDP, gro_cb, gro_state,
+    IP_HLEN, IP_MF, IP_OFFSET, IPPROTO_TCP, IPPROTO_UDP, gro_cb, gro_state,
     napi_gro_cb,
 )
 from netstack.napi._gro_tcp cimport tcp4_gro_complete, tcp4_gro_receive

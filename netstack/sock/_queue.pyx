@@ -25,7 +25,7 @@ from netstack._net cimport (
 )
 from netstack._skb cimport SKB_CB, kfree_skb_reason, sk_buff, skb_end, skb_give_back, skb_set_slot
 from netstack.sock._sock cimport (
-    SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, sock_rps_record_flow, sock_skb_cb,
+    SOCK_QUEUED, SOCK_RCVBUFF, sock_rps_record_flow, sock_skb_cb,
 )
 
 cdef enum:
