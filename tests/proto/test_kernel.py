@@ -5,6 +5,7 @@ are compared.
 """
 
 import os
+import struct
 import threading
 from typing import Any
 
@@ -100,3 +101,25 @@ def test_a_run_that_was_killed_traces_no_longer_than_until_the_next() -> None:
         own = TRACING / "instances" / f"netstack-{threading.get_native_id()}"
         assert own.exists()
     assert not own.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "counts"), [(0, True), (0x80, True), (0x08, False), (0x10, False), (0x90, False)]
+)
+def test_what_an_interrupt_frees_is_not_the_frames(flags: int, counts: bool) -> None:
+    """That softirqs are off (0x80) says nothing: they are while a TAP takes a frame."""
+    come, drop, skb = 1, 2, 0xFFFF888000001000
+    trace = DropReasons.__new__(DropReasons)
+    trace.come, trace.drop, trace.used = come, drop, 3
+    trace.come_skb = trace.drop_skb = 8
+    trace.reason, trace.names, trace.alive = 16, {79: "DEV_READY"}, set()
+    page = b""
+    for kind, context in ((come, 0x80), (drop, flags)):
+        event = struct.pack("<HBBiQI8s", kind, context, 0, 0, skb, 79, b"tap0")
+        page += struct.pack("<I", len(event) // 4) + event
+    trace.fd, end = os.pipe2(os.O_NONBLOCK)
+    os.write(end, struct.pack("<QQ", 0, len(page)) + page)
+    assert trace.take() == ({"DEV_READY": 1} if counts else {})
+    assert not trace.alive, "whoever frees it, it is gone"
+    os.close(end)
+    os.close(trace.fd)

@@ -1,8 +1,12 @@
 """Why the kernel dropped a packet: the tracepoint skb:kfree_skb, read from tracefs.
 
-An instance of its own, with the events of this thread only. What interrupts this thread may free
-packets of others, so an event counts only for a packet that came off the TAP: the first that
-net:netif_receive_skb tells of after a write. What comes later this host has sent to itself.
+An instance of its own, with the events of this thread only. An event counts only for a packet that
+came off the TAP: the first that net:netif_receive_skb tells of after a write. What comes later this
+host has sent to itself.
+
+What interrupts this thread frees packets of others: the queues of sockets that are closed, when RCU
+lets go of them, and what other TAPs do not take. The memory may be that of a packet of ours that has
+ended without an event. So what an interrupt frees does not count: a frame's steps are not one.
 """
 
 from __future__ import annotations
@@ -23,8 +27,7 @@ EVENTS = ("skb/kfree_skb", "skb/consume_skb", "net/netif_receive_skb")
 PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
 # Linux frees these packets without a word why. Ours have a reason each.
 UNSAID = "NOT_SPECIFIED"
-# What a TAP drops that nobody reads: another one's, as nothing received ends so, and ours is read at once.
-FULL_RING = "FULL_RING"
+FLAGS, INTERRUPT = 2, 0x08 | 0x10  # common_flags: in a hard interrupt, in a softirq
 
 
 def mount() -> str:
@@ -96,19 +99,20 @@ class DropReasons:
                 return found
             for data in records(page):
                 (kind,) = struct.unpack_from("<H", data)
+                interrupt = data[FLAGS] & INTERRUPT
                 if kind == self.come:
                     (skb,) = struct.unpack_from("<Q", data, self.come_skb)
-                    (self.alive.add if first and NAME in data else self.alive.discard)(skb)
-                    first = first and NAME not in data
+                    ours = first and not interrupt and NAME in data
+                    (self.alive.add if ours else self.alive.discard)(skb)
+                    first = first and not ours
                 elif kind == self.used:
                     self.alive.discard(*struct.unpack_from("<Q", data, self.used_skb))
                 elif kind == self.drop:
                     (skb,) = struct.unpack_from("<Q", data, self.drop_skb)
                     (reason,) = struct.unpack_from("<I", data, self.reason)
-                    if skb in self.alive:
-                        self.alive.discard(skb)
-                        if self.names[reason] != FULL_RING:
-                            found[self.names[reason]] += 1
+                    if skb in self.alive and not interrupt:
+                        found[self.names[reason]] += 1
+                    self.alive.discard(skb)
 
     def close(self) -> None:
         """Take the instance away again."""
