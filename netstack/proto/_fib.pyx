@@ -15,6 +15,7 @@ from netstack._abi cimport (
     cpu_relax, fetch_add32, load_acquire32, store_release_ptr, u16, u32, u64,
 )
 from netstack._net cimport IFF_LOOPBACK, MAX_ADDRS, Net, net, net_device
+from netstack.proto._fib_exception cimport ip_rt_learn_redirect
 from netstack.proto._fib_table cimport (
     fib_entry, fib_entry_free, fib_table, fib_table_create, fib_table_delete, fib_table_free, fib_table_grow,
     fib_table_insert, fib_table_is_full,
@@ -22,7 +23,7 @@ from netstack.proto._fib_table cimport (
 from netstack.proto._inet cimport ETH_P_IP, RTN_UNREACHABLE
 from netstack.proto._route cimport (
     fib, fib_lookup, inet_addr_onlink, inet_addr_type, inet_select_addr, ip_route_input, ip_route_output,
-    ip_route_output_dev, ip_rt_learn_redirect, rt_cache_flush, rtable,
+    ip_route_output_dev, rt_cache_flush, rtable,
 )
 
 from netstack.errors import InternalError
@@ -178,7 +179,7 @@ cdef class Fib:
     # ---- questions
 
     def route_output(self, u32 daddr, u32 saddr=0, u32 oif=0):
-        """Look a destination up as a sender does: (errno, daddr, saddr, gateway, flags, mtu, type, ifindex).
+        """Look a destination up as a sender does: (errno, daddr, saddr, gateway, flags, mtu, type, ifindex, learned).
 
         ``oif``: the device that it has to leave through; 0 for any.
         """
@@ -186,8 +187,8 @@ cdef class Fib:
         cdef int err = ip_route_output_dev(self.n, daddr, saddr, oif, &rt) if oif else ip_route_output(
             self.n, daddr, saddr, &rt)
         if err:
-            return -err, daddr, saddr, 0, 0, 0, RTN_UNREACHABLE, 0
-        return 0, rt.daddr, rt.saddr, rt.gateway, rt.flags, rt.mtu, rt.type, rt.dev.ifindex
+            return -err, daddr, saddr, 0, 0, 0, RTN_UNREACHABLE, 0, False
+        return 0, rt.daddr, rt.saddr, rt.gateway, rt.flags, rt.mtu, rt.type, rt.dev.ifindex, rt.learned
 
     def route_input(self, u32 daddr, u32 saddr, u32 ifindex, u16 protocol=ETH_P_IP):
         """Look a received packet up: (drop reason, errno, saddr, gateway, flags, mtu, type, ifindex out, redirect)."""

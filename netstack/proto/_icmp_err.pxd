@@ -1,7 +1,6 @@
 """What an ICMP error means to a socket; see ``_icmp_err.pyx``."""
 
 from netstack._abi cimport u8, u16, u32
-from netstack._net cimport net
 from netstack._skb cimport sk_buff
 from netstack.sock._sock cimport sock
 
@@ -16,5 +15,4 @@ cdef struct icmp_error:            # an ICMP error that came in, and what it quo
 cdef bint icmp_convert(const icmp_error *error, const sock *sk, u32 *err) noexcept nogil
 cdef void sock_icmp_error(sock *sk, const icmp_error *error, u32 err, bint hard, u16 port, u32 payload) noexcept nogil
 cdef void ip_local_error(sock *sk, u32 err, u32 daddr, u16 port, u32 info) noexcept nogil
-cdef void ip_rt_update_pmtu(net *n, u32 daddr, u32 mtu) noexcept nogil
 cdef void sk_update_pmtu(sock *sk, const icmp_error *error) noexcept nogil

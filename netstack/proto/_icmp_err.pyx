@@ -3,7 +3,7 @@
 Stage 7 of 8:  device driver irq napi netif nf [proto] sock
 In       an ICMP error and a socket       proto/_udp.pyx, proto/_raw.pyx, proto/_ping.pyx
 Out      so_error and the queue of errors sock/_errqueue.pyx
-         the path's MTU                   proto/_route.pyx
+         the path's MTU                   proto/_fib_exception.pyx
 Context  process context; no GIL; never raises
 Kernel   icmp_err_convert[], net/ipv4/icmp.c; ip_icmp_error(), ip_local_error(), net/ipv4/ip_sockglue.c;
          ipv4_sk_update_pmtu(), net/ipv4/route.c
@@ -14,12 +14,11 @@ from libc.errno cimport (
 )
 from libc.string cimport memset
 
-from netstack._abi cimport get_be32, load_acquire32, store_relaxed64, store_release32, u64
-from netstack._net cimport net, net_now, route_min_pmtu, route_mtu_expires, sysctl_get
+from netstack._abi cimport get_be32, load_acquire32
 from netstack._skb cimport skb_network_header
-from netstack.proto._inet cimport IP_DADDR, IP_SADDR, IP_TOS, IP_TTL, RTN_UNICAST
+from netstack.proto._fib_exception cimport ip_rt_update_pmtu
+from netstack.proto._inet cimport IP_DADDR, IP_SADDR, IP_TOS, IP_TTL
 from netstack.proto._ip_output cimport ip_alloc_skb, skb_store_bits
-from netstack.proto._route cimport fib, fib_nh_exception, ip_route_output, pmtu_of, rtable
 from netstack.sock._errqueue cimport sock_queue_err
 from netstack.sock._sock cimport (
     IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_LOCAL, SOCK_ERR_CB, SOCKF_CONNECTED,
@@ -58,25 +57,6 @@ cdef bint icmp_convert(const icmp_error *error, const sock *sk, u32 *err) noexce
     if error.code == ICMP_FRAG_NEEDED:
         return sk.pmtudisc != IP_PMTUDISC_DONT
     return UNREACH_FATAL[error.code] != 0
-
-
-cdef void ip_rt_update_pmtu(net *n, u32 daddr, u32 mtu) noexcept nogil:
-    """Learn that the path to ``daddr`` takes no more than ``mtu`` bytes. It is never believed to be larger.
-
-    A destination whose place another takes is forgotten: memory is bounded. [__ip_rt_update_pmtu()]
-    """
-    cdef fib *table = <fib *>n.fib
-    cdef fib_nh_exception *path = pmtu_of(table, daddr)
-    cdef u32 low = <u32>sysctl_get(n, route_min_pmtu)
-    cdef rtable rt
-    if ip_route_output(n, daddr, 0, &rt) or rt.type != RTN_UNICAST or rt.mtu < mtu:
-        return
-    rt.mtu_locked = mtu < low
-    if rt.mtu_locked:
-        mtu = min(rt.mtu, low)
-    store_relaxed64(&path.expires, net_now(n) + sysctl_get(n, route_mtu_expires) * <u64>1_000_000_000)
-    store_relaxed64(&path.key, <u64>daddr << 32 | <u64>rt.mtu_locked << 31 | mtu)
-    store_release32(&table.nr_exceptions, 1)
 
 
 cdef void sk_update_pmtu(sock *sk, const icmp_error *error) noexcept nogil:

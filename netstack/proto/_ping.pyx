@@ -23,9 +23,10 @@ from netstack._checksum cimport csum_fold
 from netstack._counters cimport MIB_NR, SKB_DROP_REASON_NO_SOCKET
 from netstack._net cimport SLOT_PROCESS, Net, net, ping_group_range_max, ping_group_range_min, sysctl_get
 from netstack._skb cimport SkBuff, sk_buff, skb_clone, skb_network_header, skb_pool
+from netstack.proto._fib_exception cimport ip_rt_update_pmtu
 from netstack.proto._icmp cimport icmp_out_count
 from netstack.proto._icmp_err cimport (
-    icmp_convert, icmp_error, ip_local_error, ip_rt_update_pmtu, sk_update_pmtu, sock_icmp_error,
+    icmp_convert, icmp_error, ip_local_error, sk_update_pmtu, sock_icmp_error,
 )
 from netstack.proto._inet cimport (
     ICMP_ECHO, ICMP_ECHOREPLY, ICMP_HLEN, IP_DF, IP_HLEN, IPPROTO_ICMP, RTN_LOCAL, RTN_MULTICAST, ip_daddr, ip_ihl,

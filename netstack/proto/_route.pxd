@@ -82,7 +82,6 @@ cdef u32 inet_select_addr_link(net *n, net_device *dev) noexcept nogil
 
 # Take a packet's way out from memory, or find it, as that CPU. False: it does not go on, or not plainly.
 cdef bint ip_route_forward(net *n, u32 cpu, u32 daddr, u32 saddr, net_device *dev, rtable *rt) noexcept nogil
-cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_device *dev, u64 seconds) noexcept nogil
 cdef void rt_cache_flush(net *n) noexcept nogil
 cdef bint inet_addr_onlink(net_device *dev, u32 a, u32 b) noexcept nogil
 cdef bint ip_route_learn_hint(net *n, fib_hint *hint, const u8 *iph, net_device *dev) noexcept nogil
@@ -112,7 +111,10 @@ cdef inline bint ip_route_use_hint(net *n, u32 cpu, const u8 *iph, net_device *d
     return ip_route_learn_hint(n, hint, iph, dev)
 
 
-# ---- path MTU; learned in _icmp_err.pyx
+# ---- path MTU and router of one destination; learned in _fib_exception.pyx
 
 cdef inline fib_nh_exception *pmtu_of(fib *table, u32 daddr) noexcept nogil:
     return &table.pmtu[(daddr * <u32>0x9E3779B1) >> 22]
+
+cdef inline fib_redirect *redirect_of(fib *table, u32 daddr) noexcept nogil:
+    return &table.redirect[(daddr * <u32>0x9E3779B1) >> 22]

@@ -15,8 +15,8 @@ from libc.errno cimport EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from libc.string cimport memcpy
 
 from netstack._abi cimport (
-    fetch_add32, get_be32, likely, load_acquire32, load_acquire64, load_acquire_ptr, load_relaxed64, store_release32,
-    u8, u16, u32, u64, unlikely,
+    fetch_add32, get_be32, likely, load_acquire32, load_acquire64, load_acquire_ptr, load_relaxed64, u8, u16, u32, u64,
+    unlikely,
 )
 from netstack._counters cimport (
     SKB_DROP_REASON_INVALID_PROTO, SKB_DROP_REASON_IP_INVALID_DEST, SKB_DROP_REASON_IP_INVALID_SOURCE,
@@ -199,25 +199,6 @@ cdef void rt_use_exceptions(net *n, rtable *rt, bint pmtu) noexcept nogil:
             and said.ifindex == rt.dev.ifindex and net_now(n) < said.expires and load_acquire32(&said.seq) == seq):
         rt.learned = True
         rt.gateway = new_gw
-
-
-cdef inline fib_redirect *redirect_of(fib *table, u32 daddr) noexcept nogil:
-    return &table.redirect[(daddr * <u32>0x9E3779B1) >> 22]
-
-
-cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_device *dev, u64 seconds) noexcept nogil:
-    """Remember that packets to ``daddr`` go to ``new_gw``. Another destination in its place is forgotten."""
-    cdef fib *table = <fib *>n.fib
-    cdef fib_redirect *said = redirect_of(table, daddr)
-    fetch_add32(&said.seq, 1)
-    said.daddr = daddr
-    said.old_gw = old_gw
-    said.new_gw = new_gw
-    said.ifindex = dev.ifindex
-    said.expires = net_now(n) + seconds * <u64>1_000_000_000
-    fetch_add32(&said.seq, 1)
-    store_release32(&table.nr_exceptions, 1)
-    rt_cache_flush(n)
 
 
 cdef void rt_cache_flush(net *n) noexcept nogil:

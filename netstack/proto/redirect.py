@@ -9,6 +9,10 @@ Kernel   __ip_do_redirect(), net/ipv4/route.c
 RFC 1122 section 3.2.2.2: only the router that the packet went to may speak, and only of one that
 is on the link. The new one must be known as a neighbour: a first redirect to a stranger makes us ask
 for him, the next is followed.
+
+A neighbour is no router, and may not send us elsewhere. But one whose path's MTU was learned may, or
+who was named by a redirect himself: as in Linux, where what was learned for a destination names the
+router always. [rt_bind_exception()]
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ def ip_do_redirect(host: InetHost, skb: SkBuff, message: bytes, quoted: bytes) -
     route = routes.ip_route_output(daddr, saddr)
     if message[1] & 7 > ICMP_REDIR_HOSTTOS or route.error or route.type != RTN.UNICAST:
         return
-    if route.gateway == daddr or route.gateway != old:
+    if route.gateway != old or (route.gateway == daddr and not route.learned):
         return
     if new == old or not may_redirect(host, skb.ifindex, old, new):
         return
@@ -54,7 +58,7 @@ def ip_do_redirect(host: InetHost, skb: SkBuff, message: bytes, quoted: bytes) -
         return
     gateway, ifindex = routes.fib.nexthop(daddr)
     seconds = host.net.get(sysctl.route_gc_timeout)
-    routes.fib.learn_redirect(daddr, gateway, new, ifindex, seconds)
+    routes.fib.learn_redirect(daddr, gateway or daddr, new, ifindex, seconds)
 
 
 def may_redirect(host: InetHost, ifindex: int, old: int, new: int) -> bool:

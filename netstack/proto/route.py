@@ -95,6 +95,7 @@ class OutputRoute(NamedTuple):
     mtu: int
     type: int
     ifindex: int
+    learned: bool = False  # router or MTU are what ICMP messages said
 
 
 class InputRoute(NamedTuple):

@@ -316,6 +316,12 @@ DATAGRAMS = {
 }  # fmt: skip
 
 
+def redirected(gw: str = "10.0.0.9", by: str = PEER) -> Ether:
+    """Tell a socket that the peer is better reached through another."""
+    quoted = bytes(IP(src=ADDR, dst=PEER) / UDP(sport=10, dport=1000))
+    return eth() / ip(src=by) / ICMP(type=5, code=1, gw=gw) / quoted
+
+
 def refused(
     port: int, cut: int = 100, dport: int = 1000, to: str = PEER, **kwargs: Any
 ) -> Ether:
@@ -339,6 +345,27 @@ ICMP_ERRORS = {
         f"fragmentation needed, {mtu}": refused(10, code=4, nexthopmtu=mtu)
         for mtu in (0, 67, 68, 600, 1500, 65535)
     },
+    "redirect by a neighbour": redirected(),
+    **{
+        f"redirect by a neighbour whose MTU is known, {gw}": [
+            refused(10, code=4, nexthopmtu=600),
+            redirected(gw),
+        ]
+        for gw in ("10.0.0.9", "0.16.0.0", "77.1.2.3", "0.0.0.0", "224.0.0.9", ADDR, PEER)
+    },
+    "redirect by another than the neighbour": [
+        refused(10, code=4, nexthopmtu=600),
+        redirected("10.0.0.9", by="10.0.0.8"),
+    ],
+    "redirect by a neighbour, followed": [
+        who_has(psrc="10.0.0.9", hwsrc="02:00:00:00:00:09"),
+        refused(10, code=4, nexthopmtu=600),
+        redirected(),
+        ping(),
+        udp(99),
+        redirected("10.0.0.8", by="10.0.0.9"),
+        ping(),
+    ],
     **{
         f"type {number}, to a socket": icmp(
             number, 0, bytes(IP(src=ADDR, dst=PEER) / UDP(sport=10, dport=1000))

@@ -36,16 +36,28 @@ def know(it: MemoryHost, address: str = BETTER, mac: str = BETTER_MAC) -> None:
     )  # fmt: skip
 
 
-def say(it: MemoryHost, gw: str = BETTER, code: int = 1, by: str = PEER_IP) -> list[bytes]:
-    """Have a router say that FAR is better reached through ``gw``."""
-    quoted = IP(src=OUR_IP, dst=FAR) / UDP(sport=4000, dport=9)
-    message = IP(src=by, dst=OUR_IP) / ICMP(type=5, code=code, gw=gw) / quoted
-    return it.put(bytes(Ether(src=PEER_MAC, dst=OUR_MAC) / message))
+def tell(it: MemoryHost, message: ICMP, by: str, of: str) -> list[bytes]:
+    """Have a host send an ICMP message about a datagram of ours."""
+    quoted = IP(src=OUR_IP, dst=of) / UDP(sport=4000, dport=9)
+    frame = Ether(src=PEER_MAC, dst=OUR_MAC) / IP(src=by, dst=OUR_IP) / message / quoted
+    return it.put(bytes(frame))
 
 
-def way(it: MemoryHost) -> str:
-    """Give the MAC address that a datagram to FAR leaves for."""
-    it.sock.sendto(b"x", (FAR, 9))
+def say(
+    it: MemoryHost, gw: str = BETTER, code: int = 1, by: str = PEER_IP, of: str = FAR
+) -> list[bytes]:
+    """Have a router say that a host is better reached through ``gw``."""
+    return tell(it, ICMP(type=5, code=code, gw=gw), by, of)
+
+
+def too_big(it: MemoryHost, mtu: int = 1000, of: str = PEER_IP) -> None:
+    """Have the peer say what its link takes."""
+    tell(it, ICMP(type=3, code=4, nexthopmtu=mtu), PEER_IP, of)
+
+
+def way(it: MemoryHost, to: str = FAR) -> str:
+    """Give the MAC address that a datagram leaves for."""
+    it.sock.sendto(b"x", (to, 9))
     it.host.run()
     (frame,) = it.sent()
     return Ether(frame).dst
@@ -135,3 +147,51 @@ def test_without_a_socket_nobody_listens(it: MemoryHost) -> None:
     say(it)
     it.sock = it.socket("", 4000)
     assert way(it) == PEER_MAC
+
+
+def test_a_neighbour_is_no_router(it: MemoryHost) -> None:
+    know(it)
+    say(it, of=PEER_IP)
+    assert way(it, PEER_IP) == PEER_MAC
+
+
+def test_a_neighbour_whose_mtu_was_learned_may_send_us_elsewhere(it: MemoryHost) -> None:
+    too_big(it)
+    (asked,) = say(it, of=PEER_IP)
+    assert Ether(asked)[ARP].pdst == BETTER
+    know(it)
+    say(it, of=PEER_IP, by="10.0.0.77")
+    assert way(it, PEER_IP) == PEER_MAC
+    say(it, of=PEER_IP)
+    assert way(it, PEER_IP) == BETTER_MAC
+
+
+def test_so_may_who_was_named_himself(it: MemoryHost) -> None:
+    know(it)
+    know(it, FAR, "02:00:00:00:00:51")
+    say(it, gw=FAR)
+    assert way(it) == "02:00:00:00:00:51"
+    say(it, by=FAR)
+    assert way(it) == BETTER_MAC
+
+
+def mtu(it: MemoryHost, to: str) -> int:
+    return it.host.inet.routes.ip_route_output(int(IPv4Address(to))).mtu
+
+
+def test_router_and_mtu_of_a_destination_end_together(it: MemoryHost) -> None:
+    """The latest message says when: mtu_expires, or gc_timeout."""
+    know(it)
+    know(it, PEER_IP, PEER_MAC)
+    expires = it.host.net.get(sysctl.route_mtu_expires)
+    timeout = it.host.net.get(sysctl.route_gc_timeout)
+    assert timeout < expires
+    say(it)
+    too_big(it, of=FAR)
+    it.advance(expires - 1)
+    assert (way(it), mtu(it, FAR)) == (BETTER_MAC, 1000)
+    say(it, gw=PEER_IP, by=BETTER)
+    it.advance(timeout - 1)
+    assert (way(it), mtu(it, FAR)) == (PEER_MAC, 1000)
+    it.advance(2)
+    assert (way(it), mtu(it, FAR)) == (PEER_MAC, 1500)

@@ -267,6 +267,31 @@ def test_a_path_mtu_is_forgotten_after_mtu_expires(it):
     assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1500
 
 
+@pytest.mark.parametrize(("again", "ends"), [(1, 600), (299, 600), (300, 900), (599, 1199)])
+def test_a_path_mtu_told_again_is_news_after_half_of_its_time(it, again, ends):
+    sock = it.socket(ADDR, 9000)
+    sock.connect((PEER, 53))
+    it.give(error(*FRAG_NEEDED, quote(), 1000))
+    it.clock.advance(again)
+    it.give(error(*FRAG_NEEDED, quote(), 1000))
+    it.clock.advance(ends - again - 1)
+    assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1000
+    it.clock.advance(1)
+    assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1500
+
+
+def test_nothing_changes_a_path_mtu_below_min_pmtu_until_its_end(it):
+    sock = it.socket(ADDR, 9000)
+    sock.connect((PEER, 53))
+    it.give(error(*FRAG_NEEDED, quote(), 100))
+    it.clock.advance(400)
+    for mtu in (100, 552, 100):
+        it.give(error(*FRAG_NEEDED, quote(), mtu))
+        assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 552
+    it.clock.advance(200)
+    assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1500
+
+
 def test_min_pmtu_is_the_smallest_that_is_believed(it):
     it.config["net.ipv4.route.min_pmtu"] = 1200
     sock = it.socket(ADDR, 9000)
