@@ -27,7 +27,7 @@ from netstack._counters cimport (
 from netstack._gso cimport skb_gro_split, skb_is_gso
 from netstack._net cimport SLOT_CPU0, SLOT_PROCESS, STAGE_SOCKET, Net, mib_inc, net
 from netstack._skb cimport (
-    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB_GSO_DODGY, SKB_GSO_UDP_L4, SkBuff,
+    CHECKSUM_COMPLETE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, PACKET_HOST, SKB_GSO_DODGY, SKB_GSO_UDP_L4, SkBuff,
     kfree_skb_reason, sk_buff, skb_clone, skb_headlen, skb_network_header, skb_pool, skb_pull,
     skb_transport_header,
 )
@@ -237,6 +237,20 @@ cdef sk_buff *clone_for(net *n, sk_buff *skb) noexcept nogil:
     return clone
 
 
+cdef sock *udp_early_demux(sock *sk, const sk_buff *skb, u32 saddr, u16 sport, u32 daddr, u32 dev_if) noexcept nogil:
+    """Find the socket that alone gets a broadcast, or NULL: it was sent to our MAC and is a connected socket's.
+
+    Only the latest socket bound to that very address may be it. To Linux one without a peer is connected to port 0 of
+    0.0.0.0. ``sk``: the first of the port. [udp_v4_early_demux()]
+    """
+    while sk != NULL and sk.rcv_saddr != daddr:
+        sk = sk.next
+    if (sk == NULL or skb.pkt_type != PACKET_HOST or sk.daddr != saddr or sk.dport != sport
+            or (sk.bound_dev_if and sk.bound_dev_if != dev_if)):
+        return NULL
+    return sk
+
+
 cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
     """Give a broadcast or multicast datagram to every socket that it matches. Consumes skb.
 
@@ -248,11 +262,14 @@ cdef void udp_mcast_deliver(net *n, sk_buff *skb) noexcept nogil:
     cdef u32 daddr = get_be32(iph + 16)
     cdef u16 sport = get_be16(skb.data)
     cdef u32 dev_if = skb.dev.ifindex if skb.dev != NULL else 0
-    cdef sock *first = NULL
+    cdef sock *first
     cdef sock *sk
     cdef sk_buff *clone
     spin_lock(&table.lock)
     sk = table.port[get_be16(skb.data + 2)]
+    first = udp_early_demux(sk, skb, saddr, sport, daddr, dev_if)
+    if first != NULL:
+        sk = NULL
     while sk != NULL:
         if compute_score(sk, saddr, sport, daddr, dev_if) < 0 or not ip_mc_sf_allow(sk, daddr, saddr, dev_if):
             pass

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 from netstack._checksum import internet_checksum
-from tests.proto.odd_frames import HOST_CASES
+from tests.proto.odd_frames import EARLY_DEMUX, HOST_CASES
 from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC
 
 ETH, IP_SRC, IP_DST = 14, 26, 30
@@ -30,7 +30,9 @@ def seeds() -> list[bytes]:
         bytes(frame)
         for name, case in HOST_CASES.items()
         for frame in case
-        if not name.startswith("whole") and 14 <= len(bytes(frame)) <= LONGEST
+        if not name.startswith("whole")
+        and name not in EARLY_DEMUX
+        and 14 <= len(bytes(frame)) <= LONGEST
     ]
 
 

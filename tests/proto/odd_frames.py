@@ -315,6 +315,18 @@ DATAGRAMS = {
     "UDP for another MAC": udp(begin=eth(dst="02:00:00:00:00:77") / ip()),
 }  # fmt: skip
 
+# To our MAC, so that Linux looks for the one socket that is connected to the sender. Where it
+# finds one it keeps the route there, and counts what comes later by it (docs/kernel-map.md): no
+# frames to make others of.
+EARLY_DEMUX = {
+    f"UDP from port {sport} of 0.0.0.0 to {dst}, port {port}, our MAC": udp(
+        port, sport=sport, begin=eth() / ip(src="0.0.0.0", dst=dst)
+    )
+    for dst in ("0.0.0.0", "255.255.255.255", SUBNET)
+    for port in (7, 12)
+    for sport in (0, 1000)
+}
+
 
 def redirected(gw: str = "10.0.0.9", by: str = PEER) -> Ether:
     """Tell a socket that the peer is better reached through another."""
@@ -478,6 +490,6 @@ CASES: dict[str, list[Any]] = {
 # What a whole host is asked.
 HOST_CASES: dict[str, list[Any]] = CASES | {
     name: case if isinstance(case, list) else [case]
-    for group in (DATAGRAMS, ICMP_ERRORS, ETHERNET, GROUPS)
+    for group in (DATAGRAMS, EARLY_DEMUX, ICMP_ERRORS, ETHERNET, GROUPS)
     for name, case in group.items()
 }

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 
 from netstack.proto.route import RTN, Route
 from netstack.socket import IP_MTU_DISCOVER, socket
-from tests.proto.stack import ADDR, PEER, PEER_MAC
+from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC
 from tests.sock.rig import Rig, rig, udp_frame
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -140,6 +140,37 @@ def test_a_broadcast_reaches_every_socket_of_the_port(it):
         assert it.balanced()
         assert sock.recvfrom(100) == (b"all", (PEER, 4000))
     assert gone(it) == {"UdpInDatagrams": 3, "DELIVERED": 1}
+
+
+ALONE = [  # bound to, the latest last; "=": connected to port 4000 of the peer. And who gets it
+    (["", "", ""], "0.0.0.0", 0, "0.0.0.0", [2]),
+    (["", "255.255.255.255", "255.255.255.255"], "0.0.0.0", 0, "255.255.255.255", [2]),
+    (["", "255.255.255.255", ""], "0.0.0.0", 0, "255.255.255.255", [1]),
+    (["", "255.255.255.255", ""], "0.0.0.0", 1, "255.255.255.255", [0, 1, 2]),
+    (["", "10.0.0.255", "=10.0.0.255"], PEER, 4000, "10.0.0.255", [2]),
+    (["", "10.0.0.255", "=10.0.0.255"], PEER, 4001, "10.0.0.255", [0, 1]),
+    (["=10.0.0.255", "10.0.0.255"], PEER, 4000, "10.0.0.255", [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("bound", "src", "sport", "dst", "alone"), ALONE)
+def test_a_broadcast_to_our_mac_is_a_connected_sockets_alone(it, bound, src, sport, dst, alone):
+    """As early demultiplexing in Linux has it, to which no peer is port 0 of 0.0.0.0."""
+    sockets = []
+    for address in bound:
+        sock = it.socket()
+        sock.setsockopt(kernel.SOL_SOCKET, kernel.SO_REUSEADDR, 1)
+        sock.setsockopt(kernel.SOL_SOCKET, kernel.SO_BROADCAST, 1)
+        sock.bind((address.lstrip("="), 9000))
+        if address.startswith("="):
+            sock.connect((PEER, 4000))
+        sockets.append(sock)
+    fits = [address[:1] != "=" or sport == 4000 for address in bound]
+    for mac, who in ((MAC, [n in alone for n in range(len(bound))]), (BROADCAST, fits)):
+        before = [sock.info["queued"] for sock in sockets]
+        it.receive(udp_frame(b"x", src=src, sport=sport, dst=dst, mac=mac))
+        after = [sock.info["queued"] for sock in sockets]
+        assert [b - a for a, b in zip(before, after, strict=True)] == who
 
 
 def test_a_broadcast_that_one_socket_never_reads_still_balances(it):

@@ -38,6 +38,7 @@ SOCKETS: list[tuple[int, str, str]] = [
     (12, "255.255.255.255", ""),
     (13, "0.0.0.0", ""),
     (13, ADDR, ""),
+    (12, "0.0.0.0", ""),
 ]
 PEER_PORT = 1000
 # By a socket's place above: option, group, source. IP_ADD_MEMBERSHIP, IP_BLOCK_SOURCE, IP_ADD_SOURCE_MEMBERSHIP.
