@@ -1,4 +1,4 @@
-"""testing: a NAPI that does what a test tells it, to prove the rules of the softirq loop.
+"""testing: a NAPI and an application that do what a test tells them, to prove the rules of the CPU.
 
 Stage 3 of 8:  device driver [irq] napi netif nf proto sock
 In       packets that a test counts up
@@ -10,9 +10,14 @@ Kernel   none
 cimport cython
 from libc.stdlib cimport calloc, free
 
-from netstack._abi cimport fetch_add64, load_acquire32, load_acquire64, u32, u64, uintptr_t
+from netstack._abi cimport (
+    fetch_add64, load_acquire32, load_acquire64, load_seq32, store_relaxed64, store_release32, store_seq32, u32, u64,
+    uintptr_t,
+)
 from netstack._net cimport Net
-from netstack.irq._irq cimport irq_raise, request_irq
+from netstack.irq._cpu cimport cpu_release, cpu_take
+from netstack.irq._irq cimport irq_raise, irq_resume, request_irq
+from netstack.irq._watch cimport given_away, taken_over
 from netstack.napi._napi cimport (
     NAPIF_STATE_SCHED, irq_desc, napi_add, napi_complete_done, napi_disable, napi_enable, napi_init,
     napi_schedule, napi_struct, softnet_data,
@@ -118,3 +123,58 @@ cdef class ScriptedNapi:
     def scheduled(self):
         """NAPI_STATE_SCHED."""
         return bool(load_acquire32(&self.s.napi.state) & NAPIF_STATE_SCHED)
+
+
+@cython.final
+cdef class Application:
+    """What a CPU's thread sees of an application that polls, step by step. It touches no wire."""
+    cdef softnet_data *sd
+    cdef object keep
+
+    def __cinit__(self, Net n, uintptr_t cpu):
+        self.sd = <softnet_data *>cpu
+        self.keep = n
+
+    def ask(self):
+        """Ask for the role."""
+        store_release32(&self.sd.want_role, 1)
+
+    def stop_asking(self):
+        """Ask no more."""
+        store_seq32(&self.sd.want_role, 0)
+
+    def take(self):
+        """Be the CPU. It still asks then, so the thread waits however long it is until the next step."""
+        with nogil:
+            cpu_take(self.sd)
+
+    def poll(self, u64 now):
+        """Poll as the CPU, which took until ``now``."""
+        store_release32(&self.sd.in_busy_poll, 1)
+        store_relaxed64(&self.sd.last_busy_poll, now)
+
+    def resume(self):
+        """Leave the wires to the thread again."""
+        irq_resume(self.sd)
+
+    def leave(self):
+        """Be the CPU no more."""
+        store_release32(&self.sd.in_busy_poll, 0)
+        cpu_release(self.sd)
+
+    @property
+    def has_wires(self):
+        """Has the thread left the wires to applications, and the role to who comes?"""
+        return load_acquire32(&self.sd.irq_suspended) != 0 and load_seq32(&self.sd.role) == 0
+
+    def taken_over(self, u64 since, u64 now):
+        """What the thread makes of it at ``now``; None: it looks again."""
+        cdef int taken = taken_over(self.sd, since, now)
+        return None if taken < 0 else taken != 0
+
+    def given_away(self, u64 since):
+        """What the thread makes of it in the end, by the machine's clock."""
+        cdef bint given
+        with nogil:
+            given = given_away(self.sd, since)
+        return given

@@ -59,16 +59,26 @@ cdef bint only_watching(softnet_data *sd, epoll_event *event, int got) noexcept 
     return True
 
 
-cdef bint given_away(softnet_data *sd, u64 since) noexcept nogil:
-    """Has an application taken what was given up at ``since``? It may have stopped asking in that very moment.
+cdef int taken_over(softnet_data *sd, u64 since, u64 now) noexcept nogil:
+    """Has an application taken by ``now`` what was given up at ``since``? 1 or 0; -1: it may be about to.
 
-    It looks for the role once more after it has stopped, so one of the two sees the other.
+    It may have stopped asking in that very moment. It looks for the role once more then, so one of the two sees the
+    other. And it may have polled and left long ago when this thread gets the core again: what it did says more than the
+    time. So the clock is read first, then who asks and who has the role, and last what they have done.
     """
-    while True:
-        if load_acquire32(&sd.in_busy_poll) or load_relaxed64(&sd.last_busy_poll) >= since:
-            return True
-        if not load_seq32(&sd.want_role) and not load_seq32(&sd.role):
-            return False
-        if monotonic_ns() - since >= HAND_OVER_NS:
-            return load_seq32(&sd.want_role) != 0
+    cdef bint asks = load_seq32(&sd.want_role) != 0
+    cdef bint held = load_seq32(&sd.role) != 0
+    if load_acquire32(&sd.in_busy_poll) or load_relaxed64(&sd.last_busy_poll) >= since:
+        return 1
+    if not asks and not held:
+        return 0
+    return asks if now - since >= HAND_OVER_NS else -1
+
+
+cdef bint given_away(softnet_data *sd, u64 since) noexcept nogil:
+    """Wait until it is clear whether an application has taken what was given up at ``since``, and tell."""
+    cdef int taken = taken_over(sd, since, since)
+    while taken < 0:
         sched_yield()              # it may wait for this very core, and keep it long after it has polled
+        taken = taken_over(sd, since, monotonic_ns())
+    return taken != 0

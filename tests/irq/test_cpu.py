@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from netstack import _fastpath
 from netstack._net import Net
 from netstack.config import Config
 from netstack.irq._cpu import Cpu
-from netstack.irq._testing import PollLog, ScriptedNapi
+from netstack.irq._testing import Application, PollLog, ScriptedNapi
 from netstack.netif._backlog import Seam
 from netstack.netif._core import core_exit
+
+FOR_EVER = 1 << 60  # ns: longer than any test
 
 
 class Machine:
@@ -27,6 +30,16 @@ class Machine:
         _fastpath.connect(self.net, [self.cpu.address])
         self.log = PollLog()
         self.napi = ScriptedNapi(self.net, self.cpu.address, self.log)
+
+    def hand_over(self) -> Application:
+        """Ask for the role, and return as soon as the thread has given it away, and the wires."""
+        self.config["irq_suspend_timeout"] = FOR_EVER
+        app = Application(self.net, self.cpu.address)
+        app.ask()
+        self.napi.interrupt(1)
+        while not app.has_wires:
+            os.sched_yield()
+        return app
 
 
 @pytest.fixture
@@ -75,6 +88,36 @@ def test_no_interrupt_is_lost_between_the_thread_and_others_in_the_role(machine)
 
 def hardirqs(machine):
     return machine.cpu.counters()["hardirqs"]
+
+
+def wait_until_it_sleeps(machine):
+    stat = Path(f"/proc/self/task/{machine.cpu.counters()['tid']}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "S":
+        os.sched_yield()
+
+
+def test_the_thread_leaves_the_wires_to_who_took_the_role(machine):
+    app = machine.hand_over()
+    app.take()
+    app.poll(time.monotonic_ns())
+    app.stop_asking()
+    app.leave()
+    wait_until_it_sleeps(machine)
+    assert app.has_wires
+
+
+def test_the_thread_takes_back_what_nobody_asks_for_any_more(machine):
+    for _ in range(1000):
+        app = machine.hand_over()
+        app.stop_asking()
+        wait_until_it_sleeps(machine)
+        if not app.has_wires:
+            return
+        # We were slower than 100 us, and the thread has believed that we come. Once more.
+        app.take()
+        app.resume()
+        app.leave()
+    pytest.fail("the wires are nobody's")
 
 
 def test_a_sleeping_cpu_is_woken_by_its_line(machine):
