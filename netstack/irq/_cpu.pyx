@@ -35,7 +35,8 @@ from netstack.irq._irq cimport irq_resume, irq_suspend, look_at_wires
 from netstack.irq._softirq cimport hw_busy
 from netstack.irq._thread cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, IRQ_NICE,
-    TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, futex_wait, futex_wake,
+    TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, eventfd_wait, futex_wait,
+    futex_wake,
     gettid, pthread_join, pthread_t, sched_yield, thread_nice, thread_setup, thread_start, timerfd_create,
 )
 from netstack.irq._watch cimport given_away, only_watching, watch_applications
@@ -120,12 +121,13 @@ cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil:
     other threads, and yields to them between its rounds. ``own``: this is the CPU's thread, whose nice value changes.
     """
     cdef bint shares = False
+    sd.crowd_ns = 0
     while True:
         if sd.irq_suspended:
             look_at_wires(sd)      # no interrupt would tell of frames that this pass takes off the wire
         if not sd.receive(sd):
             break
-        if wanted(sd):
+        if wanted(sd) or (own and sd.crowd_ns):
             break
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
@@ -173,6 +175,24 @@ cdef u64 spin_time(softnet_data *sd) noexcept nogil:
 
 
 # ---- the thread
+
+cdef bint pause_for_readers(softnet_data *sd) noexcept nogil:
+    """Leave core and role to the readers of full sockets for a while; False when there is something else to do."""
+    cdef u64 ns = sd.crowd_ns      # it is the CPU's own, and we are not the CPU meanwhile
+    cdef u64 word
+    store_seq32(&sd.sleeping, 1)
+    fence()
+    if load_acquire32(&sd.stop) or load_acquire32(&sd.ipi_pending) or wanted(sd):
+        store_seq32(&sd.sleeping, 0)
+        return False
+    sd.reader_pauses += 1
+    cpu_release(sd)
+    eventfd_wait(sd.wake_fd, ns)
+    store_seq32(&sd.sleeping, 0)
+    cpu_take(sd)
+    read(sd.wake_fd, &word, 8)
+    return True
+
 
 cdef u64 next_deadline(softnet_data *sd) noexcept nogil:
     """When a timer of the hardware or of a NAPI runs out, ns; 0 for none."""
@@ -236,6 +256,8 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
     cpu_take(sd)
     while not load_acquire32(&sd.stop):
         cpu_run(sd, True)
+        if sd.crowd_ns and pause_for_readers(sd):
+            continue
         sd.idle_since = monotonic_ns()
         if not sd.irq_suspended and spin_for_work(sd, spin_time(sd)):
             note_gap(sd)
@@ -353,6 +375,10 @@ cdef class Cpu:
             cpu_run(self.sd, False)
             cpu_release(self.sd)
 
+    def pause(self):
+        """How long readers of full sockets ask the thread to pause, ns."""
+        return self.sd.crowd_ns
+
     def deadline(self):
         """When the CPU's next timer runs out, ns on the host's clock; 0 for none."""
         return next_deadline(self.sd)
@@ -381,7 +407,7 @@ cdef class Cpu:
             "flow_limit_count": load_relaxed64(&sd.flow_limit_count),
             "input_qlen": sd.input_pkt_queue.qlen, "process_qlen": sd.process_queue.qlen,
             "hardirqs": sd.hardirqs, "ksoftirqd_runs": sd.ksoftirqd_runs, "sleeps": sd.sleeps,
-            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "tid": sd.tid,
+            "spins_won": sd.spins_won, "busy_polls": sd.busy_polls, "reader_pauses": sd.reader_pauses, "tid": sd.tid,
         }
 
     def softirqs(self):

@@ -89,6 +89,8 @@ cdef bint do_softirq(softnet_data *sd) noexcept nogil:
         restart -= 1
         if restart == 0 or net_now(sd.n) >= end or load_relaxed32(&sd.want_role):
             break
+        if sd.crowd_ns and load_relaxed32(&sd.has_thread):
+            break                  # the thread is to pause
         pending = exchange32(&sd.softirq_pending, 0)
     sd.in_softirq = 0
     return load_acquire32(&sd.softirq_pending) != 0

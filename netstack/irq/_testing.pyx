@@ -11,8 +11,8 @@ cimport cython
 from libc.stdlib cimport calloc, free
 
 from netstack._abi cimport (
-    fetch_add64, load_acquire32, load_acquire64, load_seq32, store_relaxed64, store_release32, store_seq32, u32, u64,
-    uintptr_t,
+    fetch_add64, load_acquire32, load_acquire64, load_relaxed64, load_seq32, store_relaxed64, store_release32,
+    store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport Net
 from netstack.irq._cpu cimport cpu_release, cpu_take
@@ -33,6 +33,7 @@ cdef struct script:
     u32 *log                       # which NAPI was polled, in order
     u32 log_len
     u32 unmasked                   # times the driver might have unmasked its interrupt
+    u64 crowd_ns                   # the pause that readers ask for in each poll
 
 
 cdef int script_poll(napi_struct *napi, int budget) noexcept nogil:
@@ -45,6 +46,7 @@ cdef int script_poll(napi_struct *napi, int budget) noexcept nogil:
     if s.clock != NULL:
         s.clock[0] += s.cost_ns
     fetch_add64(&s.work, <u64>-done)
+    napi.sd.crowd_ns = load_relaxed64(&s.crowd_ns)
     if done < budget and napi_complete_done(napi, done):
         s.unmasked += 1
     return done
@@ -100,6 +102,10 @@ cdef class ScriptedNapi:
         """Add packets and raise the line."""
         fetch_add64(&self.s.work, work)
         irq_raise(&self.s.irq)
+
+    def crowd(self, u64 ns):
+        """Let readers ask for a pause in each poll. Before there is one."""
+        store_relaxed64(&self.s.crowd_ns, ns)
 
     def disable(self):
         """napi_disable()."""

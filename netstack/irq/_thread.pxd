@@ -7,6 +7,7 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <linux/futex.h>
+    #include <poll.h>
     #include <pthread.h>
     #include <sched.h>
     #include <signal.h>
@@ -62,6 +63,12 @@ cdef extern from *:
         ts.tv_sec = ns / 1000000000; ts.tv_nsec = ns % 1000000000;
         return (int)syscall(SYS_epoll_pwait2, epfd, ev, max, ns < 0 ? NULL : &ts, NULL, 0);
     }
+    /* Sleep until somebody writes into an eventfd. */
+    static inline int ns_eventfd_wait(int fd, uint64_t ns) {
+        struct pollfd p = {fd, POLLIN, 0};
+        struct timespec ts = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+        return (int)syscall(SYS_ppoll, &p, 1, &ts, NULL, 0);
+    }
     static inline int ns_timer_arm(int fd, uint64_t ns) {
         struct itimerspec t = {{0, 0}, {(time_t)(ns / 1000000000), (long)(ns % 1000000000)}};
         return timerfd_settime(fd, 0, &t, NULL);
@@ -78,6 +85,7 @@ cdef extern from *:
     void thread_nice "ns_thread_nice"(int nice) noexcept nogil
     int IRQ_NICE "NS_IRQ_NICE"
     int epoll_wait_ns "ns_epoll_wait"(int epfd, epoll_event *ev, int max, long long ns) noexcept nogil
+    int eventfd_wait "ns_eventfd_wait"(int fd, u64 ns) noexcept nogil
     int timer_arm "ns_timer_arm"(int fd, u64 ns) noexcept nogil
     int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, TFD_CLOEXEC, TFD_NONBLOCK
     int CLOCK_MONOTONIC

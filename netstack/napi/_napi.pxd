@@ -116,6 +116,7 @@ cdef struct softnet_data:
     # Sockets with something new, to be woken at the end of the batch.
     void *wake_list
     void (*wake_all)(softnet_data *sd) noexcept nogil
+    u64 crowd_ns                   # how long the thread is to leave the core to the readers of full sockets; 0: not
     u32 ipi_pending                # IPI_*: another context put packets into input_pkt_queue
     u64 now                        # the clock as of the current pass, ns
     # Counters: /proc/net/softnet_stat, /proc/softirqs, and how the three contexts shared the time.
@@ -130,6 +131,7 @@ cdef struct softnet_data:
     u64 sleeps
     u64 spins_won                  # frames came while the idle CPU polled before sleeping
     u64 busy_polls                 # times an application was this CPU
+    u64 reader_pauses              # times the thread left the core to the readers of full sockets
     u64 last_busy_poll             # ns by the monotonic clock, whatever the host's is
     u64 idle_since                 # ns, when the CPU last ran out of work
     u64 gap_ns                     # how long it then took until there was some, smoothed

@@ -37,9 +37,10 @@ from netstack.proto._inet cimport RTCF_BROADCAST, RTCF_MULTICAST
 from netstack.proto._route cimport inet_iif
 from netstack.sock._filter cimport bpf_run, sk_filter
 from netstack.sock._mcast cimport ip_mc_sf_allow
+from netstack.sock._crowd cimport sock_crowd_drop
 from netstack.sock._queue cimport sock_queue_rcv
 from netstack.sock._sock cimport (
-    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCKF_CONNECTED, SOCKF_GRO, SOCKF_NAPI_SEEN, sock, sock_skb_cb,
+    SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, SOCKF_CONNECTED, SOCKF_GRO, SOCKF_NAPI_SEEN, sock, sock_skb_cb,
 )
 from netstack.sock._table cimport compute_score, udp_flow, udp_lookup, udp_table
 from netstack.sock._wake cimport sock_data_ready
@@ -178,6 +179,8 @@ cdef inline void udp_queue_rcv_one(net *n, sock *sk, sk_buff *skb, softnet_data 
     if likely(result == SOCK_QUEUED):
         sock_data_ready(sk, sd)
         return
+    if result == SOCK_RCVBUFF and sd != NULL:
+        sock_crowd_drop(sk, sd)
     udp_no_room(n, skb, result)
 
 

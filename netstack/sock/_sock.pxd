@@ -247,6 +247,11 @@ cdef struct sock:                  # the first three parts are a cache line each
     u32 port_range                 # IP_LOCAL_PORT_RANGE: first | last << 16, 0 for the host's
     u32 min_ttl                    # IP_MINTTL
     void *cork                     # sock/_cork.pyx: what MSG_MORE and UDP_CORK have gathered
+    # A queue that was full: sock/_crowd.pyx.
+    u64 crowd_last                 # when a packet last found no room, ns; 0: long ago
+    u64 crowd_at                   # when the reader's progress was last seen, ns, and
+    u64 crowd_out                  # rmem_out then
+    u64 crowd_ns                   # how long it takes to read half of what the queue holds
     void *owner                    # the Socket object, borrowed: it outlives its place in the list
     u64 ino                        # a number that names it
     u32 linger_on                  # SO_LINGER: which Linux keeps for a datagram socket too

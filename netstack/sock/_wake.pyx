@@ -38,12 +38,13 @@ from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIMEDOUT, errno as c_errno
 from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
-    cas_ptr, exchange32, fence, load_acquire_ptr, load_relaxed32, load_seq32, monotonic_ns, spin_lock, spin_unlock,
-    store_relaxed32, store_release32, store_release_ptr, store_seq32, u32, u64,
+    cas_ptr, exchange32, fence, load_acquire_ptr, load_relaxed32, load_relaxed64, load_seq32, monotonic_ns, spin_lock,
+    spin_unlock, store_relaxed32, store_release32, store_release_ptr, store_seq32, u32, u64,
 )
 from netstack._eventfd cimport EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, eventfd
 from netstack._net cimport poll_spin_usecs, sysctl_get
 from netstack.napi._napi cimport softnet_data
+from netstack.sock._crowd cimport sock_crowd_look
 from netstack.sock._sock cimport NO_FD, sock_efd, sock_pollable, sock_readable
 
 cdef extern from *:
@@ -100,6 +101,8 @@ cdef void sock_wake_all(softnet_data *sd) noexcept nogil:
         following = sk.wake_next
         store_release_ptr(<void **>&sk.wake_sd, NULL)
         sock_wake(sk)
+        if load_relaxed64(&sk.crowd_last):
+            sock_crowd_look(sk, sd)
         sk = following
 
 

@@ -130,6 +130,48 @@ def test_a_sleeping_cpu_is_woken_by_its_line(machine):
     assert hardirqs(machine) == 50
 
 
+def wait_for_pauses(machine, number):
+    while machine.cpu.counters()["reader_pauses"] < number:
+        os.sched_yield()
+    wait_until_it_sleeps(machine)
+
+
+def test_the_thread_pauses_after_the_poll_in_which_a_reader_asks_for_it(machine):
+    machine.napi.crowd(FOR_EVER)
+    machine.napi.interrupt(1000)
+    wait_for_pauses(machine, 1)
+    assert machine.log.take() == [0]
+    assert machine.napi.work == 1000 - 64
+
+
+def test_who_waits_for_the_thread_need_not_wait_for_its_pause(machine):
+    """It ends, and there is another after the next poll."""
+    machine.napi.crowd(FOR_EVER)
+    machine.napi.interrupt(1000)
+    wait_for_pauses(machine, 1)
+    for number in (2, 3):
+        machine.napi.interrupt(0)  # wakes the CPU
+        wait_for_pauses(machine, number)
+        assert machine.napi.work == 1000 - 64 * number
+
+
+def test_while_the_thread_pauses_the_role_is_free(machine):
+    machine.napi.crowd(FOR_EVER)
+    machine.napi.interrupt(1000)
+    wait_for_pauses(machine, 1)
+    machine.napi.crowd(0)
+    machine.cpu.run()
+    assert machine.napi.work == 0
+
+
+def test_the_thread_goes_on_after_its_pause(machine):
+    machine.napi.crowd(1000)
+    machine.napi.interrupt(1000)
+    while machine.napi.work or machine.napi.scheduled:
+        os.sched_yield()
+    assert machine.cpu.counters()["reader_pauses"] >= 1000 // 64
+
+
 def test_signals_go_to_python_and_not_to_the_cpus_thread(machine):
     machine.cpu.run()
     tid = machine.cpu.counters()["tid"]
