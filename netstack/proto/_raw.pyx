@@ -28,6 +28,7 @@ from netstack._skb cimport (
 from netstack.proto._icmp_err cimport icmp_convert, icmp_error, sk_update_pmtu, sock_icmp_error
 from netstack.proto._inet cimport IP_PROTO, IP_TOS, IP_TTL, IPPROTO_ICMP, ip_daddr, ip_ihl, ip_saddr
 from netstack.proto._route cimport inet_iif
+from netstack.proto._route_mc cimport fib_compute_spec_dst
 from netstack.proto._raw_out cimport raw_sendmsg
 from netstack.proto._udp_prot cimport ip4_datagram_connect, udp_mtu
 from netstack.sock._filter cimport sk_filter_trim
@@ -234,6 +235,7 @@ def init(Net n not None):
     prot.sendmsg = raw_sendmsg
     prot.unhash = raw_unhash
     prot.mtu = udp_mtu
+    prot.spec_dst = fib_compute_spec_dst
     prot.setsockopt = raw_setsockopt
     prot.getsockopt = raw_getsockopt
     prot.next = <proto *>n.ptr.protos

@@ -1,11 +1,12 @@
-"""route_mc: packets for groups: for us or not, and out through which device.
+"""route_mc: packets for groups: for us or not, from which address to answer, and out through which device.
 
 Stage 7 of 8:  device driver irq napi netif nf [proto] sock
 In       the addresses of a packet        proto/_ip.pyx
          a group and a device             proto/_udp_out.pyx, proto/igmp_report.py
 Out      an rtable, or a drop reason
 Context  any; no GIL; never allocates, never raises
-Kernel   ip_route_input_mc(), ip_mc_validate_source(), ip_route_output_key_hash_rcu(), net/ipv4/route.c
+Kernel   ip_route_input_mc(), ip_mc_validate_source(), ip_route_output_key_hash_rcu(), net/ipv4/route.c;
+         fib_compute_spec_dst(), net/ipv4/fib_frontend.c
 """
 
 from libc.errno cimport EINVAL, ENETUNREACH, ENOBUFS, ENODEV
@@ -17,14 +18,16 @@ from netstack._counters cimport (
 )
 from netstack._net cimport IFF_LOOPBACK, IFF_UP, Net
 from netstack._skb cimport sk_buff
+from netstack.proto._fib_table cimport fib_entry
 from netstack.proto._inet cimport (
-    ETH_P_IP, IP_DF, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
-    RTN_UNREACHABLE, ipv4_is_lbcast, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet,
+    ETH_P_IP, IP_DF, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL,
+    RTN_MULTICAST, RTN_PROHIBIT, RTN_UNREACHABLE, ipv4_is_lbcast, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet,
 )
 from netstack.proto._ip_output cimport ip_alloc_skb, ip_send_skb_opt, skb_store_bits
 from netstack.proto._mc cimport IPPROTO_IGMP, ip_check_mc
 from netstack.proto._route cimport (
-    dev_get_by_index, fib, fib_validate_source, inet_addr_type, inet_select_addr_link, rt_set,
+    dev_get_by_index, fib, fib_lookup, fib_validate_source, inet_addr_type, inet_select_addr, inet_select_addr_link,
+    rt_set,
 )
 
 cdef enum:
@@ -74,6 +77,34 @@ def route_input(Net n not None, u32 daddr, u32 saddr, u32 ifindex, u16 ethertype
     if reason:
         return reason, 0, 0, 0, 0, 0, RTN_UNREACHABLE, 0
     return 0, 0, rt.saddr, rt.gateway, rt.flags, rt.mtu, rt.type, rt.dev.ifindex
+
+
+cdef u32 fib_compute_spec_dst(net *n, u32 daddr, u32 saddr, u32 ifindex) noexcept nogil:
+    """Give the address of ours that the sender of a packet knows. [fib_compute_spec_dst()]
+
+    It is where the packet went; if that is for many, the one that we would answer from. Any thread.
+    """
+    cdef fib *table = <fib *>n.fib
+    cdef net_device *dev = dev_get_by_index(n, ifindex)
+    cdef const fib_entry *entry
+    if dev == NULL:
+        return daddr
+    fetch_add32(&table.readers, 1)
+    if inet_addr_type(n, daddr) != RTN_LOCAL:
+        entry = fib_lookup(n, saddr) if saddr else NULL
+        if entry == NULL or entry.type in (RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+            daddr = inet_select_addr(dev, saddr)
+        elif entry.prefsrc:
+            daddr = entry.prefsrc
+        else:
+            daddr = inet_select_addr(entry.dev, entry.gateway)
+    fetch_add32(&table.readers, <u32>-1)
+    return daddr
+
+
+def spec_dst(Net n not None, u32 daddr, u32 saddr, u32 ifindex):
+    """Give the address of ours that the sender of a packet knows."""
+    return fib_compute_spec_dst(n.ptr, daddr, saddr, ifindex)
 
 
 # ---- out

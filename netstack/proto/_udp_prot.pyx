@@ -15,6 +15,7 @@ from netstack._counters cimport UdpInDatagrams
 from netstack._net cimport UDP_GRO_ENABLED, UDP_GRO_HAS_SOCKET, Net, net
 from netstack.proto._inet cimport IP_MAX_MTU
 from netstack.proto._route cimport rtable
+from netstack.proto._route_mc cimport fib_compute_spec_dst
 from netstack.proto._udp cimport IPPROTO_UDP, udp_complete, udp_peek, udp_rcv_fast, udp_table_of
 from netstack.proto._udp_out cimport find_way, udp_autobind, udp_route, udp_sendmmsg, udp_sendmsg
 from netstack.sock._sock cimport (
@@ -155,6 +156,7 @@ def init(Net n not None):
     prot.unhash = table_unhash
     prot.complete = udp_complete
     prot.mtu = udp_mtu
+    prot.spec_dst = fib_compute_spec_dst
     prot.setsockopt = udp_setsockopt
     prot.getsockopt = udp_getsockopt
     prot.next = <proto *>n.ptr.protos

@@ -24,7 +24,7 @@ from netstack.nf.hooks import (
     NF_INET_POST_ROUTING,
     NF_INET_PRE_ROUTING,
 )
-from netstack.proto import _icmp, _ip, _ip_output, _raw
+from netstack.proto import _icmp, _ip, _ip_output, _raw, _route_mc
 from netstack.proto.frag import ip_defrag
 from netstack.proto.icmp import (
     ICMP_DEST_UNREACH,
@@ -91,8 +91,7 @@ def ip_rcv_finish(host: InetHost, skb: SkBuff) -> None:
 def ip_rcv_options(host: InetHost, skb: SkBuff, header: bytes) -> bool:
     """Check the options; False when they are wrong, or ask for a source route (RFC 7126 4.3)."""
     saddr, daddr = addresses(header)
-    fib = host.inet.routes.fib
-    spec_dst = daddr if skb.rt_type == RTN.LOCAL else fib.route_output(saddr)[2]
+    spec_dst = _route_mc.spec_dst(host.net, daddr, saddr, skb.ifindex)
     options = ip_options_compile(host, header, spec_dst)
     if options.changed:
         _ip.write_options(skb, bytes(options.data))

@@ -13,11 +13,11 @@ from libc.errno cimport EINVAL, ENOBUFS
 from libc.string cimport memcpy, memset
 
 from netstack._abi cimport htonl, htons, ntohl, u8, u16, u32, u64, unlikely
-from netstack._net cimport net_device, net_realtime
+from netstack._net cimport net_realtime
 from netstack._skb cimport sk_buff, skb_network_header
 from netstack.sock._calls cimport fail, items_of
 from netstack.sock._sock cimport (
-    AF_INET, SO_EE_ORIGIN_ICMP, SOCK_DGRAM, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS,
+    AF_INET, SO_EE_ORIGIN_ICMP, SOCKF_GRO, SOCKF_PKTINFO, SOCKF_RECVORIGDSTADDR, SOCKF_RECVTOS,
     SOCKF_RECVTTL, SOCKF_RXQ_OVFL, SOCKO_RCVMARK, SOCKO_RCVPRIORITY, SOCKO_RCVTSTAMP, SOCKO_RCVTSTAMPNS, SOCKO_RECVOPTS,
     SOCKO_TSTAMP_NEW,
 )
@@ -26,7 +26,6 @@ cdef enum:
     SOL_IP = 0
     SOL_SOCKET = 1
     SOL_UDP = 17
-    IPPROTO_ICMP = 1
     IP_TOS = 1
     IP_TTL = 2
     IP_PKTINFO = 8
@@ -88,21 +87,11 @@ cdef int put(list out, Py_ssize_t *room, int *msg_flags, int level, int kind, co
     return 0
 
 
-cdef u32 spec_dst(sock *sk, const sock_skb_cb *cb) noexcept:
-    """The address of ours that a reply should come from; ping sockets are not told. [fib_compute_spec_dst()]"""
-    cdef net_device *dev
-    cdef u32 i
-    if sk.protocol == IPPROTO_ICMP and sk.prot.type == SOCK_DGRAM:
+cdef u32 spec_dst(const sock *sk, const sock_skb_cb *cb) noexcept:
+    """The address of ours that a reply should come from; ping sockets are not told."""
+    if sk.prot.spec_dst == NULL:
         return 0
-    if cb.ifindex == 0 or cb.ifindex > sk.n.nr_devices or sk.n.devices[cb.ifindex - 1] == NULL:
-        return cb.daddr
-    dev = sk.n.devices[cb.ifindex - 1]
-    if cb.daddr and cb.daddr >> 28 != 0xE and cb.daddr != <u32>0xFFFFFFFF:
-        for i in range(dev.nr_addrs):
-            if cb.daddr != dev.addr[i].local and cb.daddr == dev.addr[i].local | ~dev.addr[i].mask:
-                return dev.addr[i].local
-        return cb.daddr
-    return dev.addr[0].local if dev.nr_addrs else cb.daddr
+    return sk.prot.spec_dst(sk.n, cb.daddr, cb.saddr, cb.ifindex)
 
 
 cdef list put_cmsgs(sock *sk, const sock_skb_cb *cb, const skb_meta *meta, u32 gso_size, Py_ssize_t room,

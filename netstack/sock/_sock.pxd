@@ -168,6 +168,8 @@ cdef struct proto:
     int (*getsockopt)(sock *sk, int name, int *value) noexcept nogil
     void (*unhash)(sock *sk) noexcept nogil
     int (*mtu)(sock *sk) noexcept nogil        # of the way to the peer
+    # Our address that a sender knows, by destination, source and device (IP_PKTINFO); NULL: nobody is told.
+    u32 (*spec_dst)(net *n, u32 daddr, u32 saddr, u32 ifindex) noexcept nogil
     # Verify what was left for the reader. False: the packet is bad; it has been counted.
     bint (*complete)(sock *sk, sk_buff *skb) noexcept nogil
 

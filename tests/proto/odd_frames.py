@@ -312,6 +312,8 @@ DATAGRAMS = {
     },
     "UDP from 0.0.0.0 to all": udp(7, begin=Ether(dst=ALL, src=PEER_MAC)
                                    / ip(src="0.0.0.0", dst="255.255.255.255")),
+    "UDP from 127.86.0.1 to all": udp(7, begin=Ether(dst=ALL, src=PEER_MAC)
+                                      / ip(src="127.86.0.1", dst="255.255.255.255")),
     "UDP for another MAC": udp(begin=eth(dst="02:00:00:00:00:77") / ip()),
 }  # fmt: skip
 
