@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import threading
+import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -21,6 +22,8 @@ from netstack.errors import UsageError
 from netstack.signals import orderly_exit
 
 PATIENCE = 2.0  # seconds for an app to notice that its sockets are closed
+# Seconds: a signal in the moment before a wait begins does not end that one, only the next.
+LONGEST_WAIT = 0.5
 
 
 def _arguments(parser: Parser) -> None:
@@ -161,9 +164,12 @@ def _options(args: Namespace) -> dict[str, Any]:
 def _watch(host: Any, args: Namespace, ended: threading.Event) -> None:
     """Show the host until it is to end."""
     live = Live(host, f"{args.device}  Ctrl-C ends it", sys.stdout, as_json=args.json)
+    due = time.monotonic() + live.interval
     try:
-        while not ended.wait(None if args.quiet else live.interval):
-            live.show()
+        while not ended.wait(LONGEST_WAIT):
+            if not args.quiet and time.monotonic() >= due:
+                due += live.interval
+                live.show()
     finally:
         live.close()
 

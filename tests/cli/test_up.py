@@ -1,5 +1,6 @@
 """``up``: what is refused before anything is touched, what is said, how it ends."""
 
+import argparse
 import json
 import os
 import signal
@@ -197,3 +198,17 @@ def test_in_a_lab_the_way_in_is_shown(fake):
 def test_after_sudo_the_way_to_ask_is_with_sudo(fake, monkeypatch):
     monkeypatch.setenv("SUDO_USER", "someone")
     assert "  sudo netstack drops" in up.banner(fake, "tap0", [], in_lab=False)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_no_wait_is_so_long_that_a_signal_before_it_would_be_missed(fake, quiet):
+    """Python runs a handler in the main thread; what comes when that is about to sleep does not keep it awake."""
+    waits = []
+
+    class Ended:
+        def wait(self, seconds):
+            waits.append(seconds)
+            return len(waits) == 3
+
+    up._watch(fake, argparse.Namespace(device="tap0", quiet=quiet, json=False), Ended())
+    assert all(seconds is not None and seconds <= 0.5 for seconds in waits)
