@@ -54,18 +54,18 @@ cdef void ip_rt_learn_redirect(net *n, u32 daddr, u32 old_gw, u32 new_gw, net_de
     rt_cache_flush(n)
 
 
-cdef void ip_rt_update_pmtu(net *n, u32 daddr, u32 mtu) noexcept nogil:
+cdef void ip_rt_update_pmtu(net *n, u32 daddr, u32 saddr, u32 mtu) noexcept nogil:
     """Learn that the path to ``daddr`` takes no more than ``mtu`` bytes. It is never believed to be larger.
 
-    What is known already is no news before half of its time is over, and what is locked none at all.
-    [__ip_rt_update_pmtu()]
+    That was said of a packet from ``saddr``, which must be ours. What is known already is no news before half of its
+    time is over, and what is locked none at all. [__ip_rt_update_pmtu()]
     """
     cdef fib *table = <fib *>n.fib
     cdef fib_nh_exception *path = pmtu_of(table, daddr)
     cdef u32 low = <u32>sysctl_get(n, route_min_pmtu)
     cdef u64 seconds = sysctl_get(n, route_mtu_expires)
     cdef rtable rt
-    if ip_route_output(n, daddr, 0, &rt) or rt.type != RTN_UNICAST or rt.mtu_locked or rt.mtu < mtu:
+    if ip_route_output(n, daddr, saddr, &rt) or rt.type != RTN_UNICAST or rt.mtu_locked or rt.mtu < mtu:
         return
     rt.mtu_locked = mtu < low
     if rt.mtu_locked:

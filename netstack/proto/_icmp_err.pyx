@@ -62,7 +62,7 @@ cdef bint icmp_convert(const icmp_error *error, const sock *sk, u32 *err) noexce
 cdef void sk_update_pmtu(sock *sk, const icmp_error *error) noexcept nogil:
     """Learn the MTU that a router reports. [ipv4_sk_update_pmtu()]"""
     if error.type == ICMP_DEST_UNREACH and error.code == ICMP_FRAG_NEEDED and sk.pmtudisc < IP_PMTUDISC_INTERFACE:
-        ip_rt_update_pmtu(sk.n, get_be32(error.quoted + IP_DADDR), error.info)
+        ip_rt_update_pmtu(sk.n, get_be32(error.quoted + IP_DADDR), get_be32(error.quoted + IP_SADDR), error.info)
 
 
 cdef void sock_icmp_error(sock *sk, const icmp_error *error, u32 err, bint hard, u16 port, u32 payload) noexcept nogil:

@@ -308,7 +308,7 @@ def err(Net n not None, SkBuff skb not None, bytes quoted not None, u32 kind, u3
     if <u32>len(quoted) < ihl + ICMP_HLEN:
         return False
     if iph[ihl] == ICMP_ECHOREPLY and kind == ICMP_DEST_UNREACH and code == ICMP_FRAG_NEEDED:
-        ip_rt_update_pmtu(n.ptr, ip_daddr(iph), info)
+        ip_rt_update_pmtu(n.ptr, ip_daddr(iph), ip_saddr(iph), info)
     if iph[ihl] != ICMP_ECHO or iph[ihl + 1] != 0:
         return False
     error.skb, error.type, error.code, error.info = skb.peek(), kind, code, info

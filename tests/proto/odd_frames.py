@@ -367,6 +367,14 @@ ICMP_ERRORS = {
         ]
         for gw in ("10.0.0.9", "0.16.0.0", "77.1.2.3", "0.0.0.0", "224.0.0.9", ADDR, PEER)
     },
+    **{
+        f"redirect by a neighbour whose MTU was told of {src}'s packet, {proto}": [
+            icmp(3, 4, bytes(IP(src=src, dst=PEER) / quoted), nexthopmtu=600),
+            redirected(),
+        ]
+        for src in (ADDR, "9.9.9.9", "0.0.0.0")
+        for proto, quoted in (("UDP", UDP(sport=7, dport=1000)), ("ICMP", ICMP(type=0) / b"x"))
+    },
     "redirect by another than the neighbour": [
         refused(10, code=4, nexthopmtu=600),
         redirected("10.0.0.9", by="10.0.0.8"),

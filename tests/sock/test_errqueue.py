@@ -280,6 +280,15 @@ def test_a_path_mtu_told_again_is_news_after_half_of_its_time(it, again, ends):
     assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == 1500
 
 
+@pytest.mark.parametrize(("source", "mtu"), [(ADDR, 1000), ("9.9.9.9", 1500)])
+def test_a_path_mtu_is_learned_from_what_quotes_a_packet_of_ours(it, source, mtu):
+    it.socket("", 9000)
+    sock = it.socket(ADDR, 9001)
+    sock.connect((PEER, 53))
+    it.give(error(*FRAG_NEEDED, quote(src=source), 1000))
+    assert sock.getsockopt(kernel.SOL_IP, IP_MTU) == mtu
+
+
 def test_nothing_changes_a_path_mtu_below_min_pmtu_until_its_end(it):
     sock = it.socket(ADDR, 9000)
     sock.connect((PEER, 53))
