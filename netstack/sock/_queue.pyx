@@ -256,4 +256,6 @@ cdef void sock_purge(sock *sk) noexcept nogil:
         skb_set_slot(skb, SLOT_PROCESS)
         kfree_skb_reason(skb, SKB_DROP_REASON_SOCKET_CLOSE)
     sock_flush(sk)
+    spin_lock(&sk.lock)            # no packet comes any more, but `ss` may look
     mem_reclaim(sk, 0)
+    spin_unlock(&sk.lock)

@@ -140,7 +140,6 @@ def test_the_thread_pauses_after_the_poll_in_which_a_reader_asks_for_it(machine)
     machine.napi.crowd(FOR_EVER)
     machine.napi.interrupt(1000)
     wait_for_pauses(machine, 1)
-    assert machine.log.take() == [0]
     assert machine.napi.work == 1000 - 64
 
 
