@@ -42,6 +42,8 @@ ICMP_REDIR_HOST = 1  # of ICMP_REDIRECT
 ICMP_EXC_TTL, ICMP_EXC_FRAGTIME = 0, 1
 
 IPPROTO_ICMP, IPPROTO_RAW = 1, 255
+# Linux has these, and knows no socket that has sent what is quoted: nor does a host without them.
+IPPROTO_TCP, IPPROTO_UDPLITE = 6, 136
 IP_OFFSET = 0x1FFF
 IP_HLEN, ICMP_HLEN = 20, 8
 IPTOS_TOS_MASK, IPTOS_PREC_INTERNETCONTROL = 0x1E, 0xC0
@@ -188,6 +190,8 @@ def icmp_socket_deliver(host: InetHost, skb: SkBuff, info: int) -> None:
     protocol = host.inet.protocols.get(quoted[9])
     if protocol is not None and protocol.err_handler is not None:
         protocol.err_handler(host, skb, message[0], message[1], info, quoted)
+    elif protocol is None and quoted[9] in (IPPROTO_TCP, IPPROTO_UDPLITE):
+        host.net.count(mib.IcmpInErrors)
 
 
 def redirect(host: InetHost, skb: SkBuff, message: bytes, quoted: bytes) -> None:

@@ -398,7 +398,7 @@ ICMP_ERRORS = {
         f"unreachable, quoting protocol {number}": icmp(
             3, 3, bytes(IP(src=ADDR, dst=PEER, proto=number) / b"12345678")
         )
-        for number in (0, 1, 17, 77, 255)
+        for number in (0, 1, 6, 17, 77, 136, 255)
     },
 }
 
