@@ -132,7 +132,7 @@ TUNABLES: tuple[Tunable, ...] = (
     _row("netstack.poll_spin_usecs", 50, 0, 1_000_000, "us",
          "time that an idle CPU polls before it sleeps"),
     _row("netstack.irq_suspend_timeout", 1_000_000, 0, LONG_MAX, "ns",
-         "time that interrupts stay off after an application has polled"),
+         "time that interrupts stay off after an application has polled; longest pause for readers of full sockets"),
     _row("netstack.fast_path", 1, 0, 1, "",
          "1: plain packets take the compiled short cut; 0: all go through the Python layers"),
     # Socket buffers.

@@ -36,8 +36,7 @@ from netstack.irq._softirq cimport hw_busy
 from netstack.irq._thread cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, IRQ_NICE,
     TFD_CLOEXEC, TFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait_ns, eventfd, eventfd_wait, futex_wait,
-    futex_wake,
-    gettid, pthread_join, pthread_t, sched_yield, thread_nice, thread_setup, thread_start, timerfd_create,
+    futex_wake, gettid, pthread_join, pthread_t, sched_yield, thread_nice, thread_setup, thread_start, timerfd_create,
 )
 from netstack.irq._watch cimport given_away, only_watching, watch_applications
 from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data

@@ -2,14 +2,14 @@
 
 Stage 8 of 8:  device driver irq napi netif nf proto [sock]
 In       sockets without room             proto/_udp.pyx, sock/_wake.pyx
-Out      how long the CPU's thread pauses irq/_watch.pyx
+Out      how long the CPU's thread pauses irq/_cpu.pyx
 Context  softirq; no GIL
 Kernel   none: Linux goes on, and ksoftirqd and the reader get half of the core each. irq-suspend-timeout comes near.
 
 Receiving a frame only to drop it takes the time in which the reader could have made room. So the CPU's thread pauses
 while a reader that is at work reads half of what its queue holds; what comes meanwhile waits on the wire, and is lost
-there, which costs nothing. The longest pause is irq_suspend_timeout, and with that at 0 there is none. A reader that
-does not read is not waited for: its frames are dropped, as in Linux.
+there, which costs nothing. The longest pause is irq_suspend_timeout, but never more than 10 ms; with that at 0 there is
+none. A reader that does not read is not waited for: its frames are dropped, as in Linux.
 [Mogul and Ramakrishnan, Eliminating Receive Livelock in an Interrupt-driven Kernel, 1996: feedback from full queues]
 """
 
@@ -17,12 +17,12 @@ from netstack._abi cimport load_relaxed64, store_relaxed64, u64
 from netstack._net cimport irq_suspend_timeout, sysctl_get
 
 cdef enum:
-    CROWD_NS = 10_000_000          # that a socket counts as crowded after it had no room
+    CROWD_NS = 10_000_000          # that a socket counts as crowded after it had no room, and the longest pause
 
 
 cdef void sock_crowd(sock *sk, softnet_data *sd) noexcept nogil:
     """Ask for a pause if the reader has made progress lately: as long as it took for half of SO_RCVBUF."""
-    cdef u64 most = sysctl_get(sk.n, irq_suspend_timeout)
+    cdef u64 most = min(sysctl_get(sk.n, irq_suspend_timeout), <u64>CROWD_NS)
     cdef u64 since = sd.now - load_relaxed64(&sk.crowd_at)
     cdef u64 out = load_relaxed64(&sk.rmem_out)
     cdef u64 read = out - load_relaxed64(&sk.crowd_out)

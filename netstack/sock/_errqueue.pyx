@@ -15,6 +15,7 @@ from netstack._abi cimport (
 )
 from netstack._net cimport SLOT_PROCESS
 from netstack._skb cimport consume_skb, sk_buff, skb_set_slot
+from netstack.sock._queue cimport sock_append
 from netstack.sock._sock cimport SO_EE_ORIGIN_ICMP, SOCK_ERR_CB
 from netstack.sock._wake cimport sock_sync_fd, sock_wake
 
@@ -30,13 +31,7 @@ cdef bint sock_queue_err(sock *sk, sk_buff *skb) noexcept nogil:
     if fits:
         SOCK_ERR_CB(skb).at.truesize = skb.truesize
         store_relaxed64(&sk.rmem_in, sk.rmem_in + skb.truesize)
-        skb.next = NULL
-        if sk.error_queue.first == NULL:
-            sk.error_queue.first = skb
-        else:
-            sk.error_queue.last.next = skb
-        sk.error_queue.last = skb
-        store_release32(&sk.error_queue.qlen, sk.error_queue.qlen + 1)
+        sock_append(&sk.error_queue, skb)
     spin_unlock(&sk.lock)
     if fits:
         sock_wake(sk)

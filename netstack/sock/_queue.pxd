@@ -9,7 +9,7 @@ from netstack._abi cimport (
     add_relaxed32, load_acquire32, load_relaxed32, load_relaxed64, prefetch, spin_lock, spin_unlock, store_relaxed64,
     store_release32, u8, u32, u64,
 )
-from netstack._skb cimport sk_buff
+from netstack._skb cimport sk_buff, sk_buff_head
 from netstack.sock._sock cimport (
     NO_FD, SOCK_BATCH, SOCK_CB, SOCK_PROTO_MEM, SOCK_QUEUED, SOCK_RCVBUFF, sock, sock_efd, sock_skb_cb,
 )
@@ -28,15 +28,15 @@ cdef void sock_purge(sock *sk) noexcept nogil
 cdef double sock_frames(sock *sk) noexcept nogil
 
 
-cdef inline void sock_append(sock *sk, sk_buff *skb) noexcept nogil:
-    """Put a packet at the end of receive_queue. The lock is held."""
+cdef inline void sock_append(sk_buff_head *q, sk_buff *skb) noexcept nogil:
+    """Put a packet at the end of a queue whose length others read without its lock, which is held."""
     skb.next = NULL
-    if sk.receive_queue.first == NULL:
-        sk.receive_queue.first = skb
+    if q.first == NULL:
+        q.first = skb
     else:
-        sk.receive_queue.last.next = skb
-    sk.receive_queue.last = skb
-    store_release32(&sk.receive_queue.qlen, sk.receive_queue.qlen + 1)
+        q.last.next = skb
+    q.last = skb
+    store_release32(&q.qlen, q.qlen + 1)
 
 cdef inline int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
     """Queue a datagram if it fits: SOCK_QUEUED, or why not (counted in drops; skb is still the caller's).
@@ -62,7 +62,7 @@ cdef inline int sock_queue_rcv(sock *sk, sk_buff *skb) noexcept nogil:
         cb.dropcount = load_relaxed32(&sk.drops)
         cb.taken = 0
         cb.peeked = 0
-        sock_append(sk, skb)
+        sock_append(&sk.receive_queue, skb)
     spin_unlock(&sk.lock)
     if result != SOCK_QUEUED:
         add_relaxed32(&sk.drops, 1)

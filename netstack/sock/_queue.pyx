@@ -80,7 +80,7 @@ cdef int sock_queue_rcv_skb(sock *sk, sk_buff *skb) noexcept nogil:
         store_relaxed64(&sk.rmem_in, sk.rmem_in + skb.truesize)
         cb.truesize = skb.truesize
         cb.dropcount = load_relaxed32(&sk.drops)
-        sock_append(sk, skb)
+        sock_append(&sk.receive_queue, skb)
     spin_unlock(&sk.lock)
     if not fits:
         add_relaxed32(&sk.drops, 1)

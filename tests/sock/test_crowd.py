@@ -64,6 +64,9 @@ def test_no_pause_is_longer_than_irq_suspend_timeout(crowd: Crowd) -> None:
     crowd.it.host.config["netstack.irq_suspend_timeout"] = 20_000
     crowd.read(ROOM, 5 * MS)
     assert crowd.come(ROOM + 1) == 20_000
+    crowd.it.host.config["netstack.irq_suspend_timeout"] = 2**62
+    crowd.read(2, 9 * MS)  # a quarter, which it gives back at once
+    assert crowd.come(3) == 10_000_000, "nor than 10 ms"
     crowd.it.host.config["netstack.irq_suspend_timeout"] = 0
     crowd.read(ROOM, 5 * MS)
     assert crowd.come(ROOM + 1) == 0
