@@ -37,7 +37,7 @@ from netstack._abi cimport (
     store_seq32, u32, u64,
 )
 from netstack._net cimport irq_suspend_timeout, net, sysctl_get
-from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_try_take, cpu_wake, sleep_time
+from netstack.irq._cpu cimport cpu_let_in, cpu_release, cpu_take, cpu_try_take, cpu_wake, sleep_time
 from netstack.irq._irq cimport irq_resume, irq_suspend, irq_watch, wires_move
 from netstack.irq._softirq cimport napi_busy_poll
 from netstack.irq._thread cimport epoll_event, epoll_wait_ns, sched_yield
@@ -46,7 +46,6 @@ from netstack.napi._napi cimport softnet_data
 cdef enum:
     ASK_NS = 50_000                # that an application waits for the role at least
     ROLE_SPIN_NS = 4_000           # of that without sleeping
-    HAND_OVER_NS = 100_000         # that it waits for another to take what it has given up
     IDLE_EVENTS = 8
 
 
@@ -82,11 +81,8 @@ cdef void cpu_leave(softnet_data *sd) noexcept nogil:
 
 cdef bint cpu_give_way(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nogil, u64 until) noexcept nogil:
     """Let those in who block for the role, and ask for it again."""
-    cdef u64 start
     cpu_leave(sd)
-    start = monotonic_ns()
-    while load_acquire32(&sd.role) == 0 and monotonic_ns() - start < HAND_OVER_NS:
-        sched_yield()
+    cpu_let_in(sd)
     return cpu_ask(sd, sk, ready, max(until, monotonic_ns() + ASK_NS))
 
 

@@ -20,11 +20,11 @@ import errno
 
 from libc.errno cimport errno as c_errno
 from libc.stdlib cimport calloc, free
-from posix.unistd cimport close, read, write
+from posix.unistd cimport close, read, usleep, write
 
 from netstack._abi cimport (
-    cas32, cpu_relax, exchange32, fence, load_acquire32, load_relaxed64, load_seq32, monotonic_ns, store_release32,
-    store_seq32, u32, u64, uintptr_t,
+    cas32, cpu_relax, exchange32, fence, fetch_add32, load_acquire32, load_relaxed64, load_seq32, monotonic_ns,
+    store_release32, store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport (
     SLOT_CPU0, Net, busy_poll, net, net_now, poll_spin_usecs, sysctl_get,
@@ -42,6 +42,10 @@ from netstack.irq._watch cimport given_away, only_watching, watch_applications
 from netstack.napi._napi cimport NR_SOFTIRQS, napi_frames, napi_next_timer, softnet_data
 
 
+cdef enum:
+    LET_IN_NS = 10_000_000         # that somebody woken may take to get a core
+
+
 # ---- the role
 
 cdef bint cpu_try_take(softnet_data *sd) noexcept nogil:
@@ -56,8 +60,24 @@ cdef void cpu_take(softnet_data *sd) noexcept nogil:
         if cas32(&sd.role, 0, 1):
             return
         cpu_relax()
+    fetch_add32(&sd.role_waiters, 1)
     while exchange32(&sd.role, 2) != 0:
         futex_wait(&sd.role, 2)
+    fetch_add32(&sd.role_waiters, <u32>-1)
+
+
+cdef void cpu_let_in(softnet_data *sd) noexcept nogil:
+    """Wait, after the role was given back, until one of those who block for it has it: before it is taken again.
+
+    Who is woken still has to get a core, which takes longer than a pass does. Without this the thread would be the CPU
+    again by then, time after time, as long as frames keep coming.
+    """
+    cdef u64 start
+    if load_seq32(&sd.role_waiters) == 0:
+        return
+    start = monotonic_ns()
+    while load_seq32(&sd.role_waiters) and load_acquire32(&sd.role) == 0 and monotonic_ns() - start < LET_IN_NS:
+        usleep(10)
 
 
 cdef void cpu_release(softnet_data *sd) noexcept nogil:
@@ -114,7 +134,9 @@ cdef inline bint wanted(softnet_data *sd) noexcept nogil:
 # ---- what the role does
 
 cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil:
-    """Be the CPU until nothing is left to do, or somebody waits for the role. One pass is ``_fastpath.receive``.
+    """Be the CPU until nothing is left to do, somebody waits for the role, or the thread is to pause or to end.
+
+    One pass is ``_fastpath.receive``.
 
     What ten restarts or two milliseconds of softirq did not finish is ksoftirqd's: a context that shares the core with
     other threads, and yields to them between its rounds. ``own``: this is the CPU's thread, whose nice value changes.
@@ -126,7 +148,7 @@ cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil:
             look_at_wires(sd)      # no interrupt would tell of frames that this pass takes off the wire
         if not sd.receive(sd):
             break
-        if wanted(sd) or (own and sd.crowd_ns):
+        if wanted(sd) or (own and (sd.crowd_ns or load_acquire32(&sd.stop))):
             break
         if load_acquire32(&sd.softirq_pending):
             sd.ksoftirqd_runs += 1
@@ -188,6 +210,7 @@ cdef bint pause_for_readers(softnet_data *sd) noexcept nogil:
     cpu_release(sd)
     eventfd_wait(sd.wake_fd, ns)
     store_seq32(&sd.sleeping, 0)
+    cpu_let_in(sd)
     cpu_take(sd)
     read(sd.wake_fd, &word, 8)
     return True
@@ -228,6 +251,7 @@ cdef void wait_for_event(softnet_data *sd, long long ns) noexcept nogil:
     while ns and only_watching(sd, events, got):
         got = epoll_wait_ns(sd.epfd, events, MAX_EVENTS, -1)
     store_seq32(&sd.sleeping, 0)
+    cpu_let_in(sd)
     cpu_take(sd)
     for i in range(got):
         if events[i].data.ptr == &sd.wake_fd:
@@ -271,6 +295,7 @@ cdef void *ksoftirqd(void *arg) noexcept nogil:
         cpu_release(sd)
         if given and not given_away(sd, since):
             store_seq32(&sd.sleeping, 0)
+            cpu_let_in(sd)
             cpu_take(sd)
             irq_resume(sd)
             continue

@@ -9,14 +9,16 @@ Kernel   none
 
 cimport cython
 from libc.stdlib cimport calloc, free
+from posix.unistd cimport usleep
 
 from netstack._abi cimport (
-    fetch_add64, load_acquire32, load_acquire64, load_relaxed64, load_seq32, store_relaxed64, store_release32,
-    store_seq32, u32, u64, uintptr_t,
+    cas32, exchange32, fetch_add32, fetch_add64, load_acquire32, load_acquire64, load_relaxed64, load_seq32,
+    monotonic_ns, store_relaxed64, store_release32, store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport Net
 from netstack.irq._cpu cimport cpu_release, cpu_take
 from netstack.irq._irq cimport irq_raise, irq_resume, request_irq
+from netstack.irq._thread cimport sched_yield
 from netstack.irq._watch cimport given_away, taken_over
 from netstack.napi._napi cimport (
     NAPIF_STATE_SCHED, irq_desc, napi_add, napi_complete_done, napi_disable, napi_enable, napi_init,
@@ -153,6 +155,24 @@ cdef class Application:
         """Be the CPU. It still asks then, so the thread waits however long it is until the next step."""
         with nogil:
             cpu_take(self.sd)
+
+    def take_late(self, u32 us):
+        """Block for the role, and have no core for a while after being woken. Then be the CPU; False after a second."""
+        cdef u64 until
+        cdef bint got
+        with nogil:
+            fetch_add32(&self.sd.role_waiters, 1)
+            got = exchange32(&self.sd.role, 2) == 0
+            if not got:
+                while load_acquire32(&self.sd.role) == 2:
+                    sched_yield()
+                usleep(us)
+                until = monotonic_ns() + 1_000_000_000
+                while not got and monotonic_ns() < until:
+                    sched_yield()
+                    got = cas32(&self.sd.role, 0, 1)
+            fetch_add32(&self.sd.role_waiters, <u32>-1)
+        return got
 
     def poll(self, u64 now):
         """Poll as the CPU, which took until ``now``."""

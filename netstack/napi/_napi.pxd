@@ -92,6 +92,7 @@ cdef struct softnet_data:
     u32 slot                       # cpu + 1
     # The role: whoever stored 1 here is this CPU.
     u32 role                       # 0 free, 1 taken, 2 taken and waited for
+    u32 role_waiters               # threads that block for it, or are about to
     u32 sleeping                   # its own thread is in epoll_wait, or about to be
     u32 want_role                  # an application spins for the role, and its own thread holds it
     u32 stop

@@ -69,6 +69,14 @@ def test_stopping_ends_the_thread(machine):
     assert "ksoftirqd/0" not in thread_names()
 
 
+def test_stopping_ends_the_thread_while_frames_keep_coming(machine):
+    machine.napi.interrupt(1 << 40)
+    while machine.napi.work == 1 << 40:
+        os.sched_yield()
+    machine.cpu.stop()
+    assert machine.napi.work > 0
+
+
 def test_no_interrupt_is_lost_between_the_thread_and_others_in_the_role(machine):
     raised = 2000
 
@@ -118,6 +126,22 @@ def test_the_thread_takes_back_what_nobody_asks_for_any_more(machine):
         app.resume()
         app.leave()
     pytest.fail("the wires are nobody's")
+
+
+def test_the_thread_lets_in_who_blocks_for_the_role_before_it_goes_on(machine):
+    """Whoever is woken gets a core late; the thread, which has one, would be the CPU again and again till then."""
+    app = Application(machine.net, machine.cpu.address)
+    machine.napi.interrupt(1 << 40)
+    while machine.napi.work == 1 << 40:
+        os.sched_yield()
+    passed = []
+    for _ in range(20):
+        before = machine.napi.work
+        assert app.take_late(1000)
+        passed.append(before - machine.napi.work)
+        app.leave()
+    # At least once nobody kept us from the core for the 10 ms that it waits.
+    assert min(passed) < 100 * 64, passed
 
 
 def test_a_sleeping_cpu_is_woken_by_its_line(machine):
