@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport usleep
 
 from netstack._abi cimport (
-    cas32, exchange32, fetch_add32, fetch_add64, load_acquire32, load_acquire64, load_relaxed64, load_seq32,
+    exchange32, fetch_add32, fetch_add64, load_acquire32, load_acquire64, load_relaxed64, load_seq32,
     monotonic_ns, store_relaxed64, store_release32, store_seq32, u32, u64, uintptr_t,
 )
 from netstack._net cimport Net
@@ -157,20 +157,17 @@ cdef class Application:
             cpu_take(self.sd)
 
     def take_late(self, u32 us):
-        """Block for the role, and have no core for a while after being woken. Then be the CPU; False after a second."""
-        cdef u64 until
-        cdef bint got
+        """Be the CPU as cpu_take(), but without a core for a while each time after being woken. False: not in 10 s."""
+        cdef u64 end = monotonic_ns() + 10_000_000_000
+        cdef bint got = False
         with nogil:
             fetch_add32(&self.sd.role_waiters, 1)
-            got = exchange32(&self.sd.role, 2) == 0
-            if not got:
-                while load_acquire32(&self.sd.role) == 2:
+            while not got and monotonic_ns() < end:
+                got = exchange32(&self.sd.role, 2) == 0
+                while not got and load_acquire32(&self.sd.role) == 2:
                     sched_yield()
-                usleep(us)
-                until = monotonic_ns() + 1_000_000_000
-                while not got and monotonic_ns() < until:
-                    sched_yield()
-                    got = cas32(&self.sd.role, 0, 1)
+                if not got:
+                    usleep(us)
             fetch_add32(&self.sd.role_waiters, <u32>-1)
         return got
 

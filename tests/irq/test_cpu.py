@@ -1,6 +1,7 @@
 """The CPU as a role: its thread, and others who take it."""
 
 import os
+import statistics
 import threading
 import time
 from contextlib import suppress
@@ -140,8 +141,8 @@ def test_the_thread_lets_in_who_blocks_for_the_role_before_it_goes_on(machine):
         assert app.take_late(1000)
         passed.append(before - machine.napi.work)
         app.leave()
-    # At least once nobody kept us from the core for the 10 ms that it waits.
-    assert min(passed) < 100 * 64, passed
+    # Others may keep us from a core for the 10 ms that the thread waits, but not every other time.
+    assert statistics.median(passed) < 100 * 64, passed
 
 
 def test_a_sleeping_cpu_is_woken_by_its_line(machine):
