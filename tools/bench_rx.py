@@ -4,6 +4,7 @@
     sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
+    sudo .venv/bin/python tools/bench_rx.py --stream 2 --offload    # netstack takes what the sender sent, unsplit
     sudo .venv/bin/python tools/bench_rx.py --multiqueue            # one fd of the TAP against two: multiqueue.py
     sudo .venv/bin/python tools/bench_rx.py --picture rx.svg        # with the extra `bench`; a .png as well
 
@@ -17,7 +18,8 @@ differences say where the time goes:
     recvfrom, recvfrom_into, recv_batch, recv_batch_into, asyncio
                      the calls of a Python program that take it off the queue: on top of `queue`
 
-A stream comes from another process with UDP_SEGMENT, split by the kernel before the wire. Here
+A stream comes from another process with UDP_SEGMENT, split by the kernel before the TAP. With
+--offload that is so for `bare` alone, and netstack's TAP has USO; a veth hands it over whole always.
 
     sink             is a compiled loop that takes datagrams off the socket and looks at none
     kernel, kernel-asyncio
@@ -234,7 +236,7 @@ def until_silent(call: Callable[[Any], int], sock: Any, going: Callable[[], bool
 
 
 def stream_received(
-    side: str, sender: Callable[[], subprocess.Popen[bytes]]
+    side: str, sender: Callable[[], subprocess.Popen[bytes]], offload: bool
 ) -> tuple[int, float, Any]:
     """Let one side take a stream: how many, ns of CPU of this process, the sender."""
     from netstack.testing._traffic import read_bare, read_socket
@@ -263,7 +265,7 @@ def stream_received(
 
                 got = asyncio.run(main())
             return got, time.process_time_ns() - start, process
-    with tap() as wire, our_socket(wire) as (sock, host):
+    with tap(offload) as wire, our_socket(wire) as (sock, host):
         process, start = sender(), time.process_time_ns()
         if side == "sink":
             with stop_after(process) as stop:
@@ -286,7 +288,9 @@ def streams(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
             for name in names:
                 to = VETH_HOST if name.startswith("kernel") else HOST
                 got, cpu, process = stream_received(
-                    name, lambda to=to, size=size: start_sender(to, size, args.stream)
+                    name,
+                    lambda to=to, size=size: start_sender(to, size, args.stream),
+                    args.offload,
                 )
                 with process:
                     (sent,) = json.load(process.stdout)
@@ -346,6 +350,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ring", type=int, default=256, help="receive descriptors")
     parser.add_argument("--stream", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--repeat", type=int, default=5, help="streams a side")
+    parser.add_argument(
+        "--offload",
+        action="store_true",
+        help="of a stream: netstack's TAP hands the sender's messages over whole, as `netstack up` has it",
+    )
     parser.add_argument("--multiqueue", action="store_true", help="one fd against two")
     args = parser.parse_args(argv)
     if args.multiqueue:

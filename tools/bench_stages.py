@@ -18,6 +18,9 @@ Roads:
     otherhost   NIC, ring, interrupt, NAPI, GRO, device core; IP drops it
     udp18       all the way into a socket's queue, 18 bytes of payload
     udp1472     the same, 1472 bytes
+    vnet18, vnet1472
+                the same on a wire with virtio headers, as the TAP of `netstack up` has them: the
+                sender leaves the checksum to its device
     gro         datagrams of one flow, merged for a socket with UDP_GRO
     echo        an ICMP echo request, answered
 """
@@ -44,6 +47,7 @@ from typing import Any
 HOST, PEER, OTHER = "10.0.0.2", "10.0.0.1", "10.0.0.9"
 HOST_MAC, PEER_MAC, OTHER_MAC = "020000000002", "020000000001", "020000000099"
 UDP_GRO, PORT = 104, 9000
+NEEDS_CSUM = 1  # of struct virtio_net_hdr
 NETIF_F_GRO, NETIF_F_GRO_FRAGLIST = 4, 16
 APART = {"wire", "libc"}
 STAGES = ("device", "driver", "irq", "napi", "netif", "proto", "sock", "other", "wire", "libc")
@@ -81,11 +85,16 @@ def udp_frame(
     to: str = HOST,
     source: str = PEER,
     dport: int = PORT,
+    partial: bool = False,
 ) -> bytes:
-    """Give a datagram of ``size`` bytes from the peer."""
+    """Give a datagram of ``size`` bytes from the peer; ``partial``: with the pseudo header's sum, and that said."""
     data = bytes(range(256)) * (size // 256 + 1)
     head = struct.pack("!HHHH", sport, dport, 8 + size, 0)
     pseudo = socket.inet_aton(source) + socket.inet_aton(to) + struct.pack("!HH", 17, 8 + size)
+    if partial:
+        hdr = struct.pack("=BBHHHH", NEEDS_CSUM, 0, 0, 0, 34, 6)
+        head = head[:6] + struct.pack("!H", ~checksum(pseudo) & 0xFFFF)
+        return hdr + ip_frame(17, head + data[:size], mac, to, source)
     head = head[:6] + struct.pack("!H", checksum(pseudo + head + data[:size]) or 0xFFFF)
     return ip_frame(17, head + data[:size], mac, to, source)
 
@@ -123,6 +132,7 @@ class Road:
     count: int = 2048
     routes: int = 0  # of lengths 16 to 28, besides
     rules: int = 0  # that look at flows and do not match
+    vnet_hdr: bool = False
 
 
 ROADS = (
@@ -130,6 +140,8 @@ ROADS = (
     Road("otherhost", [udp_frame(18, mac=OTHER_MAC, to=OTHER)], promisc=True),
     Road("udp18", [udp_frame(18)]),
     Road("udp1472", [udp_frame(1472)]),
+    Road("vnet18", [udp_frame(18, partial=True)], vnet_hdr=True),
+    Road("vnet1472", [udp_frame(1472, partial=True)], vnet_hdr=True),
     Road("gro", [udp_frame(1472)], gro=True),
     Road("echo", [ping_frame()], count=512, burst=64),
 )
@@ -143,7 +155,7 @@ class Machine:
         from netstack.host import Host
 
         self.road = road
-        ours, self.far = MemoryWire.pair(1000)
+        ours, self.far = MemoryWire.pair(1000, vnet_hdr=road.vnet_hdr)
         self.host = Host(threads=False)
         self.host.config["net.core.netdev_budget"] = road.budget
         mac = ":".join(HOST_MAC[i : i + 2] for i in range(0, 12, 2))
@@ -169,7 +181,7 @@ class Machine:
         ports = (port for port in range(1024, 65536) if port != PORT)
         self.sockets += [self.bind(next(ports)) for _ in range(road.sockets - 1)]
         self.join(road.groups)
-        self.far.send(arp_reply())
+        self.far.send(bytes(10 * road.vnet_hdr) + arp_reply())
         self.host.run()
 
     def join(self, groups: int) -> None:

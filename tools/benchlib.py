@@ -100,13 +100,12 @@ def kernel_socket() -> Iterator[socket.socket]:
 
 
 @contextmanager
-def tap() -> Iterator[Any]:
-    """Give a TAP, with the kernel at 10.0.0.1."""
+def tap(vnet_hdr: bool = False) -> Iterator[Any]:
+    """Give a TAP, with the kernel at 10.0.0.1; ``vnet_hdr``: one that may hand messages over whole."""
     from netstack.device.tap import open_tap
 
-    with open_tap(
-        "tap0", peer=IPv4Interface(f"{PEER}/24"), host=IPv4Interface(f"{HOST}/24")
-    ) as it:
+    peer, host = IPv4Interface(f"{PEER}/24"), IPv4Interface(f"{HOST}/24")
+    with open_tap("tap0", peer=peer, host=host, vnet_hdr=vnet_hdr) as it:
         ip("neigh", "replace", HOST, "lladdr", "02:00:00:00:00:02", "dev", "tap0")
         yield it
 
@@ -121,7 +120,10 @@ def our_socket(wire: Any, **tunables: int) -> Iterator[Any]:
         for name, value in tunables.items():
             host.config[f"netstack.{name}"] = value
         host.add_nic(
-            TapWire(wire.fileno()), name="tap0", addr=f"{HOST}/24", mac="02:00:00:00:00:02"
+            TapWire(wire.fileno(), vnet_hdr=wire.vnet_hdr),
+            name="tap0",
+            addr=f"{HOST}/24",
+            mac="02:00:00:00:00:02",
         )
         with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)

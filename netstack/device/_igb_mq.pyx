@@ -27,7 +27,7 @@ from netstack.device._igb_regs cimport (
 )
 from netstack.device._igb_rsc cimport igb_rsc_take
 from netstack.device._igb_rss cimport igb_rss_rebuild
-from netstack.device._igb_rx cimport igb_rx_admit, igb_rx_spread, igb_rx_take, igb_rx_writeback
+from netstack.device._igb_rx cimport igb_rx_admit, igb_rx_read, igb_rx_spread, igb_rx_writeback
 from netstack.device._vnet cimport vnet_info
 
 cdef struct arrival:               # a frame that has been read
@@ -104,7 +104,7 @@ cdef bint igb_mq_take(igb_nic *nic, arrival *frame) noexcept nogil:
         if nic.longest < q.size and igb_mq_free(q):
             frame.at = <u8 *>q.ring[q.head].read.pkt_addr
             room = q.size
-        frame.len = <u32>igb_rx_take(nic, frame.at, room, &frame.id)
+        frame.len = <u32>igb_rx_read(nic, frame.at, room, &frame.id)
     if frame.len == 0:
         return False
     frame.len = igb_rx_admit(nic, frame.at, frame.len, &frame.wb, frame.info)

@@ -14,7 +14,9 @@ it goes on with its own memory, and copies everything.
 
 from libc.string cimport memcpy
 
-from netstack._abi cimport add_owned64, load_acquire32, store_relaxed32, store_release16, u8, u16, u32, u64, unlikely
+from netstack._abi cimport (
+    add_owned64, likely, load_acquire32, store_relaxed32, store_release16, u8, u16, u32, u64, unlikely,
+)
 from netstack._counters cimport SKB_DROP_REASON_DEV_HDR, SKB_NOT_DROPPED_YET
 from netstack._net cimport fate_add
 from netstack.device._igb_nic cimport (
@@ -22,22 +24,30 @@ from netstack.device._igb_nic cimport (
 )
 from netstack.device._igb_regs cimport E1000_RXD_STAT_VP, IGB_MAX_VECTORS, e1000_adv_rx_desc
 from netstack.device._igb_rss cimport igb_rss_rebuild
-from netstack.device._igb_rx cimport igb_rx_admit, igb_rx_spread, igb_rx_take, igb_rx_writeback
+from netstack.device._igb_rx cimport (
+    RX_PREFETCH_MIN, igb_rx_admit, igb_rx_fetch, igb_rx_read, igb_rx_spread, igb_rx_writeback,
+)
 from netstack.device._vnet cimport (
     VNET_HDR, VNET_MAX_FRAME, virtio_net_hdr, vnet_info, vnet_parse,
 )
 
 cdef enum:
     RSC_COPY = 4                   # coalesced frames that fit in so many buffers of the ring are copied
+    RSC_LINES = 256                # bytes; libc copies more than that in fewer instructions
 
 
 cdef bint igb_rsc_take(igb_nic *nic, u8 *buffer, u64 *frame_id, vnet_info *info) noexcept nogil:
+    """rsc_take() for several queues."""
+    return rsc_take(nic, buffer, frame_id, info)
+
+
+cdef inline bint rsc_take(igb_nic *nic, u8 *buffer, u64 *frame_id, vnet_info *info) noexcept nogil:
     """Read the next frame into ``buffer`` and check its header. info.len is 0 when none waits; False: dropped."""
-    cdef int got = igb_rx_take(nic, buffer - VNET_HDR, VNET_HDR + VNET_MAX_FRAME + 1, frame_id)
+    cdef int got = igb_rx_read(nic, buffer - VNET_HDR, VNET_HDR + VNET_MAX_FRAME + 1, frame_id)
     cdef virtio_net_hdr hdr
     cdef u32 reason = SKB_DROP_REASON_DEV_HDR
-    info.len = 0
     if got == 0:
+        info.len = 0
         return True
     if got > VNET_HDR and got <= VNET_HDR + VNET_MAX_FRAME:
         memcpy(&hdr, buffer - VNET_HDR, VNET_HDR)
@@ -45,21 +55,30 @@ cdef bint igb_rsc_take(igb_nic *nic, u8 *buffer, u64 *frame_id, vnet_info *info)
     if unlikely(reason != SKB_NOT_DROPPED_YET):
         fate_add(nic.n, nic.slot, reason, 1)
         return False
-    # The first of the frames has its number; the others have those that follow.
-    add_owned64(&nic.n.slots[nic.slot].rx_frames, info.frames - 1)
+    if info.frames > 1:
+        # The first of the frames has its number; the others have those that follow.
+        add_owned64(&nic.n.slots[nic.slot].rx_frames, info.frames - 1)
     return True
 
 
-cdef void rsc_keep(igb_nic *nic, igb_rx_unit *q, u8 *buffer) noexcept nogil:
-    """Finish a descriptor for the frame that stays in the large buffer on top."""
+cdef inline void rsc_finish(igb_nic *nic, igb_rx_unit *q, u32 length) noexcept nogil:
+    """Finish the next descriptor, whose info is filled in already."""
     cdef e1000_adv_rx_desc *desc = &q.ring[q.head]
-    nic.nr_large -= 1
-    nic.fifo_info.large = buffer
-    q.info[q.head] = nic.fifo_info
     q.frame_id[q.head] = nic.fifo_id
     igb_rx_writeback(desc, &nic.fifo_wb, nic.fifo_wb.status_error)
     store_relaxed32(&q.head, q.head + 1 if q.head + 1 < q.count else 0)
-    store_release16(&desc.wb.length, <u16>min(nic.fifo_info.len, <u32>0xFFFF))
+    store_release16(&desc.wb.length, <u16>length)
+
+
+cdef inline void rsc_copy(u8 *to, const u8 *buffer, u32 size) noexcept nogil:
+    """Copy a frame into a buffer of the ring: whole cache lines, for which both have room, when they are few."""
+    cdef u32 at = 0
+    if size > RSC_LINES:
+        memcpy(to, buffer, size)
+        return
+    while at < size:
+        memcpy(to + at, buffer + at, 64)
+        at += 64
 
 
 cdef void rsc_interrupt(igb_nic *nic) noexcept nogil:
@@ -70,11 +89,34 @@ cdef void rsc_interrupt(igb_nic *nic) noexcept nogil:
             nic.next_fire[vector] = 0
 
 
+cdef inline u8 *rsc_buffer(igb_nic *nic, const u8 *next, u32 size) noexcept nogil:
+    """Give the buffer to read into; fetch the ring's ``next``, where the frame goes if it is like the last one."""
+    if size > RX_PREFETCH_MIN:
+        igb_rx_fetch(next, size)
+    return nic.large[nic.nr_large - 1] if nic.nr_large else nic.fifo
+
+
+cdef bint rsc_long(igb_nic *nic, igb_rx_unit *q, u8 *buffer, vnet_info *info) noexcept nogil:
+    """Leave a frame that no buffer of the ring holds where it is, or spread it. False: descriptors ran out."""
+    if info.gso_size and info.len > RSC_COPY * q.size and nic.nr_large:
+        nic.nr_large -= 1          # it is on top
+        info.large = buffer
+        rsc_finish(nic, q, min(info.len, <u32>0xFFFF))
+        return True
+    nic.fifo_info = info[0]
+    nic.fifo_at = buffer
+    nic.fifo_len = info.len
+    nic.fifo_done = 0
+    return igb_rx_spread(nic, q)
+
+
 cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *octets) noexcept nogil:
     """Move up to ``budget`` frames, coalesced or not; gives how many frames those were on the wire."""
-    cdef vnet_info *info = &nic.fifo_info
+    cdef vnet_info *info
     cdef u8 *buffer
+    cdef u8 *next
     cdef u32 moved = 0
+    cdef u32 size = 0
     cdef u32 _i
     for _i in range(budget):
         if q.head == load_acquire32(&q.tail):
@@ -83,28 +125,27 @@ cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *o
         if unlikely(nic.nr_large == 0 and not nic.large_dry):
             rsc_interrupt(nic)
             break
-        buffer = nic.large[nic.nr_large - 1] if nic.nr_large else nic.fifo
-        if not igb_rsc_take(nic, buffer, &nic.fifo_id, info):
+        info = &q.info[q.head]
+        next = <u8 *>q.ring[q.head].read.pkt_addr
+        buffer = rsc_buffer(nic, next, size)
+        if not rsc_take(nic, buffer, &nic.fifo_id, info):
             moved += 1
             continue
         if info.len == 0:
             break
         moved += info.frames
-        info.len = igb_rx_admit(nic, buffer, info.len, &nic.fifo_wb, info)
-        if info.len == 0:
+        size = info.len = igb_rx_admit(nic, buffer, info.len, &nic.fifo_wb, info)
+        if size == 0:
             continue
         good[0] += info.frames
-        octets[0] += info.len + <u64>(info.frames - 1) * info.headers
-        if nic.fifo_wb.status_error & E1000_RXD_STAT_VP and info.partial:
+        octets[0] += size + <u64>(info.frames - 1) * info.headers
+        if unlikely(nic.fifo_wb.status_error & E1000_RXD_STAT_VP) and info.partial:
             info.csum_start -= 4   # the tag is in the descriptor now
             info.headers -= 4
-        if info.gso_size and info.len > RSC_COPY * q.size and nic.nr_large:
-            rsc_keep(nic, q, buffer)
-            continue
-        nic.fifo_at = buffer
-        nic.fifo_len = info.len
-        nic.fifo_done = 0
-        if not igb_rx_spread(nic, q):
+        if likely(size <= q.size):
+            rsc_copy(next, buffer, size)
+            rsc_finish(nic, q, size)
+        elif not rsc_long(nic, q, buffer, info):
             break
     return moved
 

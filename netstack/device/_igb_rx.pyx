@@ -14,18 +14,17 @@ frame may need several buffers, does it pass through the NIC's memory (``fifo``)
 from libc.string cimport memcpy, memmove
 
 from netstack._abi cimport (
-    add_owned64, get_be16, get_be32, htons, likely, load_acquire32, prefetchw, store_relaxed32, store_release16,
-    u8, u16, u32, u64, unlikely,
+    add_owned64, get_be16, get_be32, htons, likely, load_acquire32, store_relaxed32, store_release16, u8,
+    u16, u32, u64, unlikely,
 )
 from netstack._checksum cimport csum_fold, csum_fold64, csum_partial, csum_tcpudp_magic, ip_fast_csum
 from netstack._counters cimport (
     NIC_DROP_FILTER, NIC_DROP_ROC, NIC_DROP_RUC,
 )
 from netstack._net cimport ETH_HLEN, fate_add
-from netstack._skb cimport new_frame_id
 from netstack.device._igb_nic cimport (
-    IGB_STAT_BPRC, IGB_STAT_GORC, IGB_STAT_GPRC, IGB_STAT_MPRC, IGB_STAT_RNBC, IGB_STAT_ROC,
-    IGB_STAT_RUC, IGB_STAT_TPR, ether_addr_to_u64, igb_cause, igb_nic, igb_set_link,
+    IGB_STAT_BPRC, IGB_STAT_GORC, IGB_STAT_GPRC, IGB_STAT_MPRC, IGB_STAT_ROC, IGB_STAT_RUC, IGB_STAT_TPR,
+    ether_addr_to_u64, igb_cause, igb_nic,
 )
 from netstack.device._igb_regs cimport (
     E1000_MRQC_RSS_FIELD_IPV4, E1000_MRQC_RSS_FIELD_IPV4_TCP, E1000_MRQC_RSS_FIELD_IPV4_UDP,
@@ -47,7 +46,6 @@ cdef enum:
     IPPROTO_TCP = 6
     IPPROTO_UDP = 17
     RXCSUM_BOTH = E1000_RXCSUM_IPOFL | E1000_RXCSUM_TUOFL
-    RX_PREFETCH_MIN = 640          # of less, little is written, and the driver hands the buffer on at once
 
 
 # ---- which frames
@@ -138,8 +136,11 @@ cdef inline void igb_rx_l4(igb_nic *nic, const u8 *ip, const u8 *l4, u32 size,
             wb.status_error |= E1000_RXDEXT_STATERR_TCPE
 
 
-cdef inline bint igb_rx_plain(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb) noexcept nogil:
-    """Classify a whole UDP datagram without IP options, in one pass; False leaves any other packet to igb_rx_ipv4."""
+cdef inline bint igb_rx_plain(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx_wb *wb, bint partial) noexcept nogil:
+    """Classify a whole UDP datagram without IP options, in one pass; False leaves any other packet to igb_rx_ipv4.
+
+    ``partial``: as in igb_rx_l4().
+    """
     cdef u32 total, size
     cdef u32 low
     cdef u32 high
@@ -160,10 +161,11 @@ cdef inline bint igb_rx_plain(igb_nic *nic, const u8 *ip, u32 room, e1000_adv_rx
     wb.status_error |= E1000_RXD_STAT_IPCS | E1000_RXD_STAT_UDPCS
     if unlikely(ip_fast_csum(ip, 5)):
         wb.status_error |= E1000_RXDEXT_STATERR_IPE
-    # The pseudo header as it lies in memory: addresses, protocol, and the length that UDP repeats.
-    sum = <u64>csum_partial(ip + 20, size, 0) + low + high + htons(IPPROTO_UDP) + htons(<u16>size)
-    if unlikely(csum_fold(csum_fold64(sum))):
-        wb.status_error |= E1000_RXDEXT_STATERR_TCPE
+    if not partial:
+        # The pseudo header as it lies in memory: addresses, protocol, and the length that UDP repeats.
+        sum = <u64>csum_partial(ip + 20, size, 0) + low + high + htons(IPPROTO_UDP) + htons(<u16>size)
+        if unlikely(csum_fold(csum_fold64(sum))):
+            wb.status_error |= E1000_RXDEXT_STATERR_TCPE
     if nic.rss_fields & E1000_MRQC_RSS_FIELD_IPV4:
         wb.rss = igb_rss_ipv4(nic, ip + 12)
         wb.pkt_info |= E1000_RXDADV_RSSTYPE_IPV4
@@ -240,7 +242,7 @@ cdef inline u32 igb_rx_describe(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_
     wb.vlan = 0
     if unlikely(protocol != htons(ETH_P_IP) or nic.vet == ETH_P_IP):
         return igb_rx_describe_odd(nic, frame, size, wb, frames, partial)
-    if unlikely(partial) or not igb_rx_plain(nic, frame + ETH_HLEN, size - ETH_HLEN, wb):
+    if not igb_rx_plain(nic, frame + ETH_HLEN, size - ETH_HLEN, wb, partial):
         igb_rx_ipv4(nic, frame + ETH_HLEN, size - ETH_HLEN, wb, partial)
     return size
 
@@ -266,47 +268,13 @@ cdef u32 igb_rx_admit(igb_nic *nic, u8 *frame, u32 size, e1000_adv_rx_wb *wb, co
 
 # ---- the wire
 
-cdef int igb_rx_take(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) noexcept nogil:
-    """``igb_rx_read`` for a virtual wire."""
-    return igb_rx_read(nic, buffer, room, frame_id)
-
-
-cdef inline int igb_rx_read(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) noexcept nogil:
-    """Take a frame off the wire and give it its number. Its length, or 0 when none is there."""
-    cdef int got = nic.w.rx(nic.w, buffer, room)
-    if unlikely(got <= 0):
-        nic.rx_pending = 0
-        store_relaxed32(&nic.rx[0].starved, 0)
-        if got < 0:
-            igb_set_link(nic, False)
-        return 0
-    frame_id[0] = new_frame_id(nic.n, nic.slot)
-    if unlikely(nic.rx[0].starved):
-        # The driver was late with descriptors, and this frame had to wait for one.
-        store_relaxed32(&nic.rx[0].starved, 0)
-        add_owned64(&nic.stat[IGB_STAT_RNBC], 1)
-    return got
-
-
 cdef inline void igb_rx_prefetch(igb_rx_unit *q, u32 head, u32 size) noexcept nogil:
     """Fetch the next frame's buffer into the cache, as much as this frame had, while this one is being read."""
-    cdef u32 at = 0
-    cdef const u8 *buffer
     head += 1
     if head == q.count:
         head = 0
     if head != load_acquire32(&q.tail):
-        buffer = <const u8 *>q.ring[head].read.pkt_addr
-        while at < size:           # a little beyond: the buffer has room for the longest frame
-            prefetchw(buffer + at)
-            prefetchw(buffer + at + 64)
-            prefetchw(buffer + at + 128)
-            prefetchw(buffer + at + 192)
-            prefetchw(buffer + at + 256)
-            prefetchw(buffer + at + 320)
-            prefetchw(buffer + at + 384)
-            prefetchw(buffer + at + 448)
-            at += 512
+        igb_rx_fetch(<const u8 *>q.ring[head].read.pkt_addr, size)
 
 
 cdef u32 igb_rx_direct(igb_nic *nic, u32 budget, u32 *good, u64 *octets) noexcept nogil:

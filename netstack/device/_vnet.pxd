@@ -3,7 +3,10 @@
 A TAP with IFF_VNET_HDR puts one in front of each frame, both ways; so does a memory wire that was made for it.
 """
 
-from netstack._abi cimport u8, u16, u32
+from netstack._abi cimport u8, u16, u32, unlikely
+from netstack._counters cimport SKB_DROP_REASON_DEV_HDR, SKB_NOT_DROPPED_YET
+from netstack._net cimport ETH_HLEN
+from netstack._skb cimport SKB_GSO_NONE
 
 
 cdef enum:
@@ -40,4 +43,23 @@ cdef struct vnet_info:
     u8 gso_type                    # SKB_GSO_*
     u8 partial                     # the checksum field holds the sum of the pseudo header only
 
-cdef u32 vnet_parse(const virtio_net_hdr *hdr, const u8 *frame, u32 size, vnet_info *info) noexcept nogil
+cdef u32 vnet_parse_gso(const virtio_net_hdr *hdr, const u8 *frame, u32 size, vnet_info *info) noexcept nogil
+
+
+cdef inline u32 vnet_parse(const virtio_net_hdr *hdr, const u8 *frame, u32 size, vnet_info *info) noexcept nogil:
+    """Fill ``info`` for a frame of ``size`` bytes. 0, or the reason to drop it."""
+    info.large = NULL
+    info.len = size
+    info.frames = 1
+    info.headers = 0
+    info.gso_size = 0
+    info.csum_start = hdr.csum_start
+    info.csum_offset = hdr.csum_offset
+    info.gso_type = SKB_GSO_NONE
+    info.partial = hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
+    if info.partial and unlikely(hdr.csum_start < ETH_HLEN or <u32>hdr.csum_start + hdr.csum_offset + 2
+                                 > min(size, <u32>VNET_MAX_HEADERS)):
+        return SKB_DROP_REASON_DEV_HDR
+    if unlikely(hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE):
+        return vnet_parse_gso(hdr, frame, size, info)
+    return SKB_NOT_DROPPED_YET

@@ -13,7 +13,7 @@ several gets. Who puts frames on the wire may be anybody.
 from netstack._abi cimport get_be16, u8, u16, u32
 from netstack._counters cimport SKB_DROP_REASON_DEV_HDR, SKB_NOT_DROPPED_YET
 from netstack._net cimport ETH_HLEN
-from netstack._skb cimport SKB_GSO_DODGY, SKB_GSO_NONE, SKB_GSO_TCPV4, SKB_GSO_TCPV6, SKB_GSO_UDP_L4
+from netstack._skb cimport SKB_GSO_DODGY, SKB_GSO_TCPV4, SKB_GSO_TCPV6, SKB_GSO_UDP_L4
 
 cdef enum:
     ETH_P_IP = 0x0800
@@ -57,25 +57,12 @@ cdef u32 l4_length(const u8 *frame, u32 size, u32 l4, bint tcp) noexcept nogil:
     return length if length >= 20 and l4 + length < size else 0
 
 
-cdef u32 vnet_parse(const virtio_net_hdr *hdr, const u8 *frame, u32 size, vnet_info *info) noexcept nogil:
-    """Fill ``info`` for a frame of ``size`` bytes. 0, or the reason to drop it."""
+cdef u32 vnet_parse_gso(const virtio_net_hdr *hdr, const u8 *frame, u32 size, vnet_info *info) noexcept nogil:
+    """The rest of vnet_parse() for a frame that says it is several."""
     cdef u32 l4 = hdr.csum_start
     cdef bint v6 = hdr.gso_type == VIRTIO_NET_HDR_GSO_TCPV6
     cdef bint tcp = v6 or hdr.gso_type == VIRTIO_NET_HDR_GSO_TCPV4
     cdef u32 length
-    info.large = NULL
-    info.len = size
-    info.frames = 1
-    info.headers = 0
-    info.gso_size = 0
-    info.gso_type = SKB_GSO_NONE
-    info.partial = hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
-    info.csum_start = hdr.csum_start
-    info.csum_offset = hdr.csum_offset
-    if info.partial and (l4 < ETH_HLEN or l4 + hdr.csum_offset + 2 > min(size, <u32>VNET_MAX_HEADERS)):
-        return SKB_DROP_REASON_DEV_HDR
-    if hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE:
-        return SKB_NOT_DROPPED_YET
     if (not (tcp or hdr.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4) or not info.partial or hdr.gso_size == 0
             or hdr.csum_offset != (TCP_CSUM_OFFSET if tcp else UDP_CSUM_OFFSET) or hdr.hdr_len > size
             or l4 < ETH_HLEN + 20):
