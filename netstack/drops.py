@@ -151,7 +151,7 @@ REASONS: dict[str, Reason] = {
         "raise `netstack sysctl net.ipv4.neigh.default.gc_thresh3`"),
     "DEV_HDR": Reason(
         "device/_igb_rsc.pyx igb_rsc_take", "what a virtual wire says about the frame is wrong (virtio_net_hdr)",
-        "look at the program at the other end of the wire; or bring the host up without --offload"),
+        "look at the program at the other end of the wire; or bring the host up with --no-offload"),
     "DEV_READY": Reason(
         "driver/_igb_tx.pyx igb_xmit_frame, netif/_core.pyx dev_xmit", "the device is closed or has no descriptor free",
         "send slower, or bring the host up with a larger --ring"),

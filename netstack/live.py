@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.commands import COMMANDS, Running
 from netstack.control import ControlServer
 from netstack.device._tapwire import TapWire
+from netstack.device.missed_frames import MissedFrames
 from netstack.device.tap import Tap, choose_addresses, open_tap
 from netstack.errors import UsageError
 from netstack.host import Host
@@ -33,7 +34,7 @@ def up(
     ring: int = 256,
     txqueuelen: int | None = None,
     control: bool = True,
-    offload: bool = False,
+    offload: bool = True,
     queues: int = 1,
     **options: Any,
 ) -> Iterator[Host]:
@@ -45,10 +46,11 @@ def up(
             sock = host.socket(AF_INET, SOCK_DGRAM)
 
     ``addr`` is the host's address with its prefix, or several; ``peer`` the kernel's end of the wire (the first
-    other address of the subnet if None). ``offload``: datagrams of a sender with GSO come many in one
-    read, leave so in one write, and checksums are left to the other side. While it is up, ``netstack ss``
-    and its like answer about it from another terminal of this user, unless ``control`` is False.
-    ``queues``: pairs of queues of the NIC, spread over the CPUs. ``options`` go to ``Host``: ``cpus``.
+    other address of the subnet if None). ``offload``, as far as the kernel has it: datagrams of a sender with
+    GSO come many in one read, leave so in one write, and checksums are left to the other side; off, every frame
+    comes by itself, which senders that send so pay a tenth less for. ``queues``: pairs of queues of the NIC,
+    spread over the CPUs. While it is up, ``netstack ss`` and its like answer about it from another terminal of
+    this user, unless ``control`` is False. ``options`` go to ``Host``: ``cpus``.
 
     At the end of the block the host is closed and the TAP put back as it was found. Raises ValueError
     for what can't be, OSError with the kernel's errno otherwise; both say what to type
@@ -73,7 +75,7 @@ def _plug(
     """Give a host a NIC on a TAP, whose losses are the NIC's missed packets."""
     wire = TapWire(tap.fileno(), vnet_hdr=offload)
     device = host.add_nic(wire, tap.name, addr=addr, mtu=tap.mtu, **options)
-    device.missed_source = tap.missed
+    device.missed_source = MissedFrames(tap, device.nic.taken).read if offload else tap.missed
     return device
 
 
@@ -88,7 +90,7 @@ def add_tap(
     ring: int = 256,
     queues: int = 1,
     txqueuelen: int | None = None,
-    offload: bool = False,
+    offload: bool = True,
 ) -> NetDevice:
     """Give a host one more TAP; see ``Host.add_tap``."""
     first, *rest = [addr] if isinstance(addr, str) else addr

@@ -44,7 +44,7 @@ def _arguments(parser: Parser) -> None:
         dest="more",
         nargs=argparse.REMAINDER,
         metavar="TAP ...",
-        help="one more device with its own --addr, --peer, --mac, --mtu, --ring, --queues, --offload; "
+        help="one more device with its own --addr, --peer, --mac, --mtu, --ring, --queues, --no-offload; "
         "behind all else, again for a third",
     )
 
@@ -67,8 +67,9 @@ def _device_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--offload",
-        action="store_true",
-        help="take datagrams of a sender with GSO many at a time, and leave checksums to the wire",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take datagrams of a sender with GSO many at a time, and leave checksums to the wire (on)",
     )
 
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import struct
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -166,12 +167,25 @@ class Tap:
         fcntl.ioctl(self.fileno(), TUNSETOFFLOAD, offload)
 
     def missed(self) -> int:
-        """Return the frames the kernel dropped since open because the TAP's queue was full.
+        """Return the packets the kernel dropped since open because the TAP's queue was full.
 
-        That queue is the NIC's packet buffer, so this is its missed-packets register. One
-        system call pair of a few microseconds; after close it is the last value.
+        That queue is the NIC's packet buffer, so this is its missed-packets register, as long as
+        every packet is a frame: else see `MissedFrames`. One system call pair of a few
+        microseconds; after close it is the last value.
         """
         return self._drops.read()
+
+    def passed(self) -> int | None:
+        """Return the frames that the interface's qdisc has passed on; None where none counts them."""
+        return self._drops.passed()
+
+    def quiet(self, ms: int) -> bool:
+        """Wait `ms` milliseconds at most for a packet in the queue; True when none was there."""
+        if self._fd < 0:
+            return False
+        waiting = select.poll()
+        waiting.register(self._fd, select.POLLIN)
+        return not waiting.poll(ms)
 
     def close(self) -> None:
         """Put the interface back and let it go. A second call does nothing.

@@ -17,19 +17,20 @@ from posix.unistd cimport getpid
 from netstack._abi cimport fetch_and32, fetch_or32, load_relaxed64, u8, u32, u64, uintptr_t
 from netstack._net cimport IFF_ALLMULTI, IFF_PROMISC, IFF_RUNNING, MAX_DEVICES, NETIF_F_GRO_HW, NETIF_F_RXCSUM, Net
 from netstack.device._igb_csr cimport rd32
-from netstack.device._igb_nic cimport ether_addr_to_u64, igb_set_missed
+from netstack.device._igb_nic cimport IGB_STAT_TPR, ether_addr_to_u64, igb_set_missed
 from netstack.device._igb_regs cimport (
     IGB_MAX_QUEUES, E1000_EITR, E1000_GORCH, E1000_GORCL, E1000_GOTCH, E1000_GOTCL, E1000_RQDPC,
 )
 from netstack.device._wire cimport wire as wire_t
 from netstack.driver._igb_channels cimport igb_rss_default, igb_set_channels, igb_set_rss
 from netstack.driver._igb_hw cimport igb_rar_set, igb_set_rx_mode, igb_set_vlan_mode, igb_write_mc_addr_list
+from netstack.driver._igb_itr cimport igb_set_coalesce
 from netstack.driver._igb_main cimport (
     igb_close, igb_open, igb_probe, igb_remove, igb_set_offload, igb_watchdog_task,
 )
 from netstack.driver._igb_ring cimport igb_drain_rx, igb_queued_frames, igb_set_ringparam
 from netstack.driver._igb_selftest cimport IGB_TEST_LINK, IGB_TEST_NR, igb_diag_test
-from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake
+from netstack.irq._cpu cimport cpus_release, cpus_take, cpus_wake, synchronize
 from netstack.napi._napi cimport softnet_data
 
 from netstack.device._igb_regs import e1000_reg
@@ -328,22 +329,20 @@ cdef class Igb:
             igb_set_rss(self.adapter, new_key, given, udp)
 
     def set_coalesce(self, int rx_usecs):
-        """Set the throttle: 0 off, 1 dynamic, 3 dynamic but gentle, 10 to 10000 microseconds. [igb_set_coalesce()]"""
+        """Set the throttle: 0 off, 1 dynamic, 3 dynamic but gentle, 10 to 10000 microseconds."""
         cdef u32 setting = igb_ethtool.check_usecs(rx_usecs)
-        cdef u32 i
         with nogil:
-            cpus_take(self.adapter.n)
-            self.adapter.rx_itr_setting = setting if setting <= 3 else setting << 2
-            for i in range(IGB_MAX_QUEUES):
-                self.adapter.q_vector[i].itr_val = self.adapter.rx_itr_setting
-                if 0 < setting <= 3:
-                    self.adapter.q_vector[i].itr_val = IGB_START_ITR
-                self.adapter.q_vector[i].set_itr = 1
-            cpus_release(self.adapter.n)
+            igb_set_coalesce(self.adapter, setting)
 
     def set_missed(self, u64 total):
         """Say how many frames the wire has lost so far: they appear as rx_missed_errors (MPC)."""
         igb_set_missed(self.adapter.nic, total)
+
+    def taken(self):
+        """Frames read off the wire so far (TPR), those that somebody was reading when it was asked included."""
+        with nogil:
+            synchronize(self.adapter.n)
+        return load_relaxed64(&self.adapter.nic.stat[<int>IGB_STAT_TPR])
 
     # ---- what ethtool shows
 

@@ -13,11 +13,12 @@ higher one in steps. Units of EITR: a quarter of a microsecond.
 
 from netstack._abi cimport load_relaxed64, u32, u64
 from netstack.device._igb_csr cimport wr32
-from netstack.device._igb_regs cimport E1000_EITR, E1000_EITR_CNT_IGNR, E1000_EITR_INTERVAL
+from netstack.device._igb_regs cimport E1000_EITR, E1000_EITR_CNT_IGNR, E1000_EITR_INTERVAL, IGB_MAX_QUEUES
 from netstack.driver._igb cimport (
-    IGB_4K_ITR, IGB_20K_ITR, IGB_70K_ITR, bulk_latency, igb_q_vector, low_latency,
-    lowest_latency,
+    IGB_4K_ITR, IGB_20K_ITR, IGB_70K_ITR, IGB_START_ITR, bulk_latency, igb_adapter, igb_q_vector,
+    low_latency, lowest_latency,
 )
+from netstack.irq._cpu cimport cpus_release, cpus_take
 
 
 cdef u32 igb_update_itr(u32 itr, u64 packets, u64 bytes) noexcept nogil:
@@ -79,3 +80,14 @@ cdef void igb_write_itr(igb_q_vector *q) noexcept nogil:
         value = 4
     wr32(q.adapter.nic, E1000_EITR + 4 * q.vector, value | <u32>E1000_EITR_CNT_IGNR)
     q.set_itr = 0
+
+
+cdef void igb_set_coalesce(igb_adapter *adapter, u32 setting) noexcept nogil:
+    """Set rx-usecs: 0 to 3 are ways to choose, more are microseconds. Takes the CPUs' roles. [igb_set_coalesce()]"""
+    cdef u32 i
+    cpus_take(adapter.n)
+    adapter.rx_itr_setting = setting if setting <= 3 else setting << 2
+    for i in range(IGB_MAX_QUEUES):
+        adapter.q_vector[i].itr_val = IGB_START_ITR if 0 < setting <= 3 else adapter.rx_itr_setting
+        adapter.q_vector[i].set_itr = 1
+    cpus_release(adapter.n)

@@ -14,6 +14,7 @@ cdef void cpu_release(softnet_data *sd) noexcept nogil
 cdef void cpus_take(net *n) noexcept nogil
 cdef void cpus_release(net *n) noexcept nogil
 cdef void cpus_wake(net *n) noexcept nogil
+cdef void synchronize(net *n) noexcept nogil
 cdef void cpu_run(softnet_data *sd, bint own) noexcept nogil
 cdef void cpu_wake(softnet_data *sd) noexcept nogil
 cdef long long sleep_time(softnet_data *sd) noexcept nogil

@@ -105,7 +105,7 @@ def test_it_says_what_is_up_and_what_to_type_next(run):
 def test_options_reach_the_host(run, fake):
     run("tap7", "--addr", "10.9.0.2/24", "--peer", "10.9.0.1", "--mac", "02:00:00:00:00:07",
         "--mtu", "9000", "--ring", "64", "--queues", "4", "--cpus", "2",
-        "--offload", "--no-fast-path", "--app", "none")  # fmt: skip
+        "--no-offload", "--no-fast-path", "--app", "none")  # fmt: skip
     assert fake.asked == {
         "name": "tap7",
         "addr": "10.9.0.2/24",
@@ -115,10 +115,17 @@ def test_options_reach_the_host(run, fake):
         "ring": 64,
         "queues": 4,
         "cpus": 2,
-        "offload": True,
+        "offload": False,
         "fast_path": False,
         "control": False,
     }
+
+
+def test_offloads_are_on_unless_refused(run, fake):
+    run("tap0", "--app", "none")
+    assert fake.asked["offload"] is True
+    run("tap0", "--offload", "--app", "none")
+    assert fake.asked["offload"] is True
 
 
 def test_the_control_socket_answers_while_it_runs(run):

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 import threading
 from ipaddress import IPv4Interface
 
@@ -86,3 +87,21 @@ def test_unknown_interface_is_enodev_and_leaks_no_descriptor() -> None:
         DropCounter(4711)
     assert caught.value.errno == errno.ENODEV
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_the_qdisc_passed_on_is_known_until_the_interface_ends() -> None:
+    with open_tap("tap0", peer=PEER, txqueuelen=10) as tap:
+        before = tap.passed()
+        assert before is not None
+        flood(13)  # those that found the queue full were passed on too
+        assert tap.passed() == before + 13
+        subprocess.run(["ip", "link", "del", "tap0"], check=True)
+        assert tap.passed() is None
+    assert tap.passed() is None
+
+
+def test_an_interface_without_a_qdisc_has_passed_nothing_on() -> None:
+    with open_tap("tap0", peer=PEER) as tap:
+        subprocess.run(["tc", "qdisc", "replace", "dev", "tap0", "root", "noqueue"], check=True)
+        flood(3)
+        assert tap.passed() == 0

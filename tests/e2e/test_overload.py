@@ -21,7 +21,15 @@ from tests.netns import fresh_netns
 
 pytestmark = pytest.mark.tap
 
-IN_FLIGHT = 1024  # frames between two places at most: a ring, a batch, what GRO holds
+IN_FLIGHT = 1024  # packets between two places at most: a ring, a batch, what GRO holds
+SEGMENTS = 64  # frames that the sender's messages have
+SKB_LARGE = 2  # the size class of a ring's buffers
+
+
+@pytest.fixture(params=[True, False], ids=["whole", "cut"])
+def offload(request: pytest.FixtureRequest) -> bool:
+    """Whether the TAP hands messages over whole."""
+    return bool(request.param)
 
 
 @contextmanager
@@ -63,7 +71,7 @@ def ask(sock: socket.socket) -> bool:
         return False
 
 
-def overload(host: netstack.Host, client: socket.socket, senders: int) -> float:
+def overload(host: netstack.Host, client: socket.socket, senders: int, in_flight: int) -> float:
     """Send from so many processes for a while, and ask meanwhile; how much more came than was taken."""
     before = host.net.rx_frames()
     with ExitStack() as stack:
@@ -72,7 +80,7 @@ def overload(host: netstack.Host, client: socket.socket, senders: int) -> float:
         wait_until(pings)
         wait_until(lambda: ask(client))
         while any(load.poll() is None for load in loads):
-            assert ledger(host).difference <= IN_FLIGHT
+            assert ledger(host).difference <= in_flight
         # Back to normal at once: the first ping and the first datagram are answered, within a second.
         client.settimeout(1)
         assert pings() == 1
@@ -80,25 +88,40 @@ def overload(host: netstack.Host, client: socket.socket, senders: int) -> float:
         return sum(map(sent_by, loads)) / (host.net.rx_frames() - before)
 
 
-def test_three_times_what_the_host_can_take(fast_path):
+@contextmanager
+def loaded(fast_path: bool, offload: bool) -> Iterator[tuple[netstack.Host, socket.socket]]:
+    """Bring a host up with a sink and the echo server, and give it and a client of the server."""
     with (
-        up(fast_path=fast_path) as host,
+        up(fast_path=fast_path, offload=offload) as host,
         sink(host),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
         apps.start(host, apps.find("echo"))
         client.connect((HOST, 7))
+        client.settimeout(0.1)
+        yield host, client
+        account = balanced(host)
+        allowed = {"SOCKET_RCVBUFF"} if fast_path else {"SOCKET_RCVBUFF", "CPU_BACKLOG"}
+        assert set(account.dropped) == allowed
+
+
+def test_three_times_what_the_host_can_take(fast_path):
+    with loaded(fast_path, offload=False) as (host, client):
         # Who gets the processors is not ours to say: with more senders the host gets less of them.
         for senders in (2, 4, 8, 16):
             client.settimeout(0.1)
-            if overload(host, client, senders) > 3:
+            if overload(host, client, senders, IN_FLIGHT) > 3:
                 break
         else:
             pytest.fail("the host took more than a third each time")
-        account = balanced(host)
         assert missed(host) > 0
-        allowed = {"SOCKET_RCVBUFF"} if fast_path else {"SOCKET_RCVBUFF", "CPU_BACKLOG"}
-        assert set(account.dropped) == allowed
+
+
+def test_more_messages_than_the_host_can_take(fast_path):
+    """It takes 20 million frames a second off the wire then, so no three times as much can be sent; sockets lose."""
+    with loaded(fast_path, offload=True) as (host, client):
+        overload(host, client, 4, IN_FLIGHT * SEGMENTS)
+        assert balanced(host).dropped["SOCKET_RCVBUFF"] > 100_000
 
 
 def test_what_the_softirq_leaves_to_ksoftirqd_shares_the_core_with_readers():
@@ -112,8 +135,8 @@ def test_what_the_softirq_leaves_to_ksoftirqd_shares_the_core_with_readers():
 
 
 @pytest.mark.parametrize("ring", [64, 256])
-def test_every_frame_that_was_sent_is_in_the_ledger_or_missed(fast_path, ring):
-    with up(fast_path=fast_path, ring=ring) as host, sink(host):
+def test_every_frame_that_was_sent_is_in_the_ledger_or_missed(fast_path, ring, offload):
+    with up(fast_path=fast_path, ring=ring, offload=offload) as host, sink(host):
         for _ in range(5):  # a sender that gets little of the processors may not be too much
             before = host.net.rx_frames() + missed(host)
             with pktgen("--seconds", "1") as load:
@@ -126,11 +149,11 @@ def test_every_frame_that_was_sent_is_in_the_ledger_or_missed(fast_path, ring):
         assert pings() == 1
 
 
-@pytest.mark.peer_errors("IcmpInErrors")  # the sender has ended when its errors come
-def test_with_its_pool_exhausted_the_host_misses_frames_and_recovers(fast_path):
-    with up(fast_path=fast_path, pool=(256, 256, 512)) as host:
+@contextmanager
+def exhausted(fast_path: bool, offload: bool) -> Iterator[netstack.Host]:
+    """Bring a host up with few buffers, and fill sockets without the limit that leaves some for others."""
+    with up(fast_path=fast_path, pool=(256, 256, 512), offload=offload) as host:
         with ExitStack() as stack:
-            # Without the limit that keeps sockets from taking everything.
             host.config["net.ipv4.udp_mem"] = (1 << 20, 1 << 20, 1 << 20)
             for port in range(9, 12):
                 stack.enter_context(sink(host, port, rcvbuf=64 << 20))
@@ -138,12 +161,26 @@ def test_with_its_pool_exhausted_the_host_misses_frames_and_recovers(fast_path):
                 with pktgen("--count", "6400", "--port", str(port), "--size", "1000") as load:
                     sent_by(load)
             balanced(host)
-            assert host.cpus[0].pool()[-1][1] == 0, "all buffers stand in sockets"
-            assert host.devices[1].nic.stats()["rx_queue_0_alloc_failed"] > 0
-            assert missed(host) > 10_000
+            yield host
         # The sockets are closed, and what they held is there again.
         wait_until(pings)
         assert balanced(host).dropped["SOCKET_CLOSE"] > 0
+
+
+@pytest.mark.peer_errors("IcmpInErrors")  # the sender has ended when its errors come
+def test_with_its_pool_exhausted_the_host_misses_frames_and_recovers(fast_path):
+    with exhausted(fast_path, offload=False) as host:
+        assert host.cpus[0].pool()[SKB_LARGE][1] == 0, "all buffers stand in sockets"
+        assert host.devices[1].nic.stats()["rx_queue_0_alloc_failed"] > 0
+        assert missed(host) > 10_000
+
+
+def test_with_its_pool_exhausted_messages_still_come_in_and_end_by_name(fast_path):
+    """They come in large buffers of their own; it is their cutting that finds no room."""
+    with exhausted(fast_path, offload=True) as host:
+        assert missed(host) == 0
+        assert balanced(host).dropped["NOMEM"] > 5_000
+        assert pings() == 1
 
 
 def test_closed_under_load(fast_path):
