@@ -57,6 +57,14 @@ cdef void igb_tx_checksums(igb_tx_unit *q, u8 *frame, u32 size, u32 popts) noexc
         memcpy(frame + field, &sum, 2)
 
 
+cdef inline bint igb_tx_whole(const igb_nic *nic, const igb_tx_unit *q) noexcept nogil:
+    """Does the packet at head cross the wire uncut, so that cutting it and its checksums are left to the other side?"""
+    cdef const e1000_adv_tx_desc *first = &q.ring[q.head]
+    return (nic.w.vnet_hdr and first.read.olinfo_status & E1000_TXD_POPTS_TXSM
+            and first.read.cmd_type_len & <u32>E1000_ADVTXD_DCMD_TSE
+            and q.context.mss_l4len_idx >> E1000_ADVTXD_MSS_SHIFT)
+
+
 cdef u32 igb_tx_gather(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
     """Put the frame of ``count`` descriptors together in the NIC's memory. Its length; 0: too long."""
     cdef e1000_adv_tx_desc *first = &q.ring[q.head]
@@ -74,7 +82,7 @@ cdef u32 igb_tx_gather(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
         size += part
         at = at + 1 if at + 1 < q.count else 0
     igb_tx_checksums(q, frame, size, first.read.olinfo_status
-                     & ~<u32>(E1000_TXD_POPTS_TXSM if nic.w.vnet_hdr else 0))
+                     & ~<u32>(E1000_TXD_POPTS_TXSM if igb_tx_whole(nic, q) else 0))
     if first.read.cmd_type_len & E1000_ADVTXD_DCMD_VLE and size >= ETH_HLEN:
         memmove(frame + 16, frame + 12, size - 12)
         put_be16(frame + 12, <u16>nic.vet)
@@ -86,24 +94,23 @@ cdef u32 igb_tx_gather(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
 cdef u32 igb_tx_vnet(igb_nic *nic, igb_tx_unit *q, u32 size) noexcept nogil:
     """Say in a virtio header, in front of the gathered frame, what is left to the other side; frames that it is.
 
-    A checksum is not made, and frames are not cut: it is memory that they cross.
+    A message is not cut: it is memory that it crosses. A single frame is finished, as on a cable, so that a capture at
+    the other end shows a checksum that is right.
     """
     cdef e1000_adv_tx_desc *first = &q.ring[q.head]
     cdef u32 tag = 4 if first.read.cmd_type_len & E1000_ADVTXD_DCMD_VLE else 0
-    cdef u32 mss = q.context.mss_l4len_idx >> E1000_ADVTXD_MSS_SHIFT
     cdef virtio_net_hdr hdr
     cdef u32 frames = 1
     memset(&hdr, 0, sizeof(hdr))
-    if first.read.olinfo_status & E1000_TXD_POPTS_TXSM:
+    if igb_tx_whole(nic, q):
         hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
         hdr.csum_start = <u16>((q.context.vlan_macip_lens >> E1000_ADVTXD_MACLEN_SHIFT & 0x7F)
                                + (q.context.vlan_macip_lens & 0x1FF) + tag)
         hdr.csum_offset = 16 if q.context.type_tucmd_mlhl & E1000_ADVTXD_TUCMD_L4T_TCP else 6
-        if first.read.cmd_type_len & <u32>E1000_ADVTXD_DCMD_TSE and mss:
-            hdr.gso_type = VIRTIO_NET_HDR_GSO_UDP_L4
-            hdr.gso_size = <u16>mss
-            hdr.hdr_len = <u16>(hdr.csum_start + (q.context.mss_l4len_idx >> E1000_ADVTXD_L4LEN_SHIFT & 0xFF))
-            frames = (size - hdr.hdr_len + mss - 1) // mss
+        hdr.gso_type = VIRTIO_NET_HDR_GSO_UDP_L4
+        hdr.gso_size = <u16>(q.context.mss_l4len_idx >> E1000_ADVTXD_MSS_SHIFT)
+        hdr.hdr_len = <u16>(hdr.csum_start + (q.context.mss_l4len_idx >> E1000_ADVTXD_L4LEN_SHIFT & 0xFF))
+        frames = (size - hdr.hdr_len + hdr.gso_size - 1) // hdr.gso_size
     memcpy(q.fifo - VNET_HDR, &hdr, VNET_HDR)
     return frames
 
