@@ -4,7 +4,7 @@
     sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
-    sudo .venv/bin/python tools/bench_rx.py --stream 2 --offload    # netstack takes what the sender sent, unsplit
+    sudo .venv/bin/python tools/bench_rx.py --stream 2 --no-offload # every frame by itself
     sudo .venv/bin/python tools/bench_rx.py --multiqueue            # one fd of the TAP against two: multiqueue.py
     sudo .venv/bin/python tools/bench_rx.py --picture rx.svg        # with the extra `bench`; a .png as well
 
@@ -18,8 +18,9 @@ differences say where the time goes:
     recvfrom, recvfrom_into, recv_batch, recv_batch_into, asyncio
                      the calls of a Python program that take it off the queue: on top of `queue`
 
-A stream comes from another process with UDP_SEGMENT, split by the kernel before the TAP. With
---offload that is so for `bare` alone, and netstack's TAP has USO; a veth hands it over whole always.
+A stream comes from another process with UDP_SEGMENT. For `bare` the kernel splits it before the TAP;
+netstack's TAP is as `netstack up` makes it, and hands messages over whole, as a veth does for the
+kernel's socket. With --no-offload netstack reads single frames too.
 
     sink             is a compiled loop that takes datagrams off the socket and looks at none
     kernel, kernel-asyncio
@@ -352,8 +353,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=5, help="streams a side")
     parser.add_argument(
         "--offload",
-        action="store_true",
-        help="of a stream: netstack's TAP hands the sender's messages over whole, as `netstack up` has it",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of a stream: netstack's TAP hands the sender's messages over whole, as `netstack up` has it (on)",
     )
     parser.add_argument("--multiqueue", action="store_true", help="one fd against two")
     args = parser.parse_args(argv)

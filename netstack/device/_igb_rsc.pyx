@@ -111,14 +111,13 @@ cdef bint rsc_long(igb_nic *nic, igb_rx_unit *q, u8 *buffer, vnet_info *info) no
 
 
 cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *octets) noexcept nogil:
-    """Move up to ``budget`` frames, coalesced or not; gives how many frames those were on the wire."""
+    """Move ``budget`` frames as they were on the wire, or a few more, coalesced with the last; gives how many."""
     cdef vnet_info *info
     cdef u8 *buffer
     cdef u8 *next
     cdef u32 moved = 0
     cdef u32 size = 0
-    cdef u32 _i
-    for _i in range(budget):
+    while moved < budget:
         if q.head == load_acquire32(&q.tail):
             store_relaxed32(&q.starved, 1)
             break
@@ -151,7 +150,7 @@ cdef u32 rsc_receive(igb_nic *nic, igb_rx_unit *q, u32 budget, u64 *good, u64 *o
 
 
 cdef u32 igb_rsc_step(igb_nic *nic, u32 budget) noexcept nogil:
-    """Move what is on the wire, up to ``budget`` reads, and latch the queue's cause. Gives the number of frames."""
+    """Move what is on the wire, about ``budget`` frames, and latch the queue's cause. Gives the number of frames."""
     cdef igb_rx_unit *q = &nic.rx[0]
     cdef u32 head = q.head
     cdef u32 moved = 0

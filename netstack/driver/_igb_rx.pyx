@@ -350,13 +350,17 @@ cdef inline sk_buff *igb_take_skb(igb_rx_ring *ring, u32 i, const vnet_info *inf
 
 
 cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
-    """Pass up to ``budget`` finished frames to GRO; gives how many. [igb_clean_rx_irq()]"""
+    """Pass finished frames to GRO until ``budget`` is used; gives how much of it was. [igb_clean_rx_irq()]
+
+    A coalesced frame uses as much as the frames that it was: what it costs above is theirs.
+    """
     cdef igb_rx_ring *ring = &q.rx
     cdef u32 cleaned_count
     cdef u32 odd = igb_rx_odd(ring)
     cdef u64 features = ring.dev.features
     cdef u64 total_bytes = 0
     cdef u64 multicast = 0
+    cdef int weight = budget
     cdef int total_packets = 0
     cdef e1000_adv_rx_desc *desc
     cdef const vnet_info *info = NULL
@@ -376,6 +380,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
         status = desc.wb.status_error
         if unlikely(ring.info != NULL):
             info = &ring.info[i]
+            budget -= <int>info.frames - 1 if status & E1000_RXD_STAT_EOP else 0
         ring.next_to_clean = i + 1 if i + 1 < ring.count else 0
         if ring.buffer[ring.next_to_clean].skb != NULL:
             prefetch(igb_rx_data(ring.buffer[ring.next_to_clean].skb))
@@ -397,7 +402,7 @@ cdef int igb_clean_rx_irq(igb_q_vector *q, int budget) noexcept nogil:
     if cleaned_count:
         igb_alloc_rx_buffers(ring, igb_rx_wanted(ring))
     q.napi.ready = igb_rx_finished(ring)
-    return total_packets
+    return weight - max(budget - total_packets, 0)
 
 
 cdef void igb_clean_rx_ring(igb_rx_ring *ring) noexcept nogil:
