@@ -270,6 +270,8 @@ cdef struct net:
     u64 hash_key[2]                # of skb_get_hash
     # One pointer a layer; each layer knows its own.
     void *seam                     # netif/_backlog.pxd
+    u32 (*seam_len)(net *n) noexcept nogil                   # packets that wait for the Python layers
+    u32 back_to_python             # readers that have got what they waited for, but not the GIL yet
     void *ptypes                   # netif/_core.pxd
     void *taps                     # netif/_tap.pxd
     u32 tap_users                  # threads that walk the taps at the moment

@@ -154,6 +154,7 @@ class KWorker:
                 if (lost - before) * 2 > done:
                     # Readers need the GIL, which whoever runs may keep for 5 ms: their queues stay full till then.
                     time.sleep(YIELD)
+                host.seam.let_readers_in()
                 continue
             due = self.next_deadline()
             host.seam.wait(None if due is None else max(0.0, (due - host.net.now()) / 1e9))

@@ -47,6 +47,8 @@ cdef enum:
     ASK_NS = 50_000                # that an application waits for the role at least
     ROLE_SPIN_NS = 4_000           # of that without sleeping
     IDLE_EVENTS = 8
+    PYTHON_BATCH = 64              # packets: what kworker.py takes at once
+    PYTHON_NS = 300_000            # that it gets for a part of them, if it has no core but ours
 
 
 # ---- the role
@@ -97,6 +99,20 @@ cdef void claim_wires(softnet_data *sd) noexcept nogil:
         irq_watch(sd, sysctl_get(sd.n, irq_suspend_timeout))
 
 
+cdef void let_python_catch_up(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nogil) noexcept nogil:
+    """Leave frames on the wire for a while, and the core to the Python layers, when they have more than a batch to do.
+
+    What is polled meanwhile they could only lose, and they may be what fills the socket.
+    """
+    cdef u64 end
+    if sd.n.seam_len == NULL or sd.n.seam_len(sd.n) < PYTHON_BATCH:
+        return
+    end = monotonic_ns() + PYTHON_NS
+    while (not ready(sk) and load_acquire32(&sd.role) != 2 and sd.n.seam_len(sd.n) >= PYTHON_BATCH
+           and monotonic_ns() < end):
+        sched_yield()
+
+
 cdef int busy_spin(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nogil, u64 spin,
                    u64 until) noexcept nogil:
     """Poll until ready (0), or ``spin`` is over and nothing is left to do (ETIMEDOUT). EBUSY: the role is another's."""
@@ -105,6 +121,8 @@ cdef int busy_spin(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept no
     claim_wires(sd)
     while True:
         more = napi_busy_poll(sd)
+        if not ready(sk):
+            let_python_catch_up(sd, sk, ready)
         now = monotonic_ns()
         store_relaxed64(&sd.last_busy_poll, now)
         if ready(sk):

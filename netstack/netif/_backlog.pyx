@@ -22,7 +22,7 @@ from posix.unistd cimport close, read, write
 
 from netstack._abi cimport (
     add_relaxed64, exchange32, fence, fetch_and32, fetch_or32, likely, load_acquire32, load_relaxed32, load_seq32,
-    spin_lock, spin_unlock, store_relaxed32, store_release32, store_seq32, u32, u64, uintptr_t, unlikely,
+    monotonic_ns, spin_lock, spin_unlock, store_relaxed32, store_release32, store_seq32, u32, u64, uintptr_t, unlikely,
 )
 from netstack._counters cimport (
     SKB_DROP_REASON_CPU_BACKLOG, SKB_DROP_REASON_DEV_READY, SKB_DROP_REASON_QUEUE_PURGE,
@@ -36,6 +36,7 @@ from netstack._skb cimport (
     dequeue, kfree_skb_reason, queue_init, queue_tail, sk_buff, sk_buff_head, skb_set_slot, skb_wrap,
 )
 from netstack.irq._cpu cimport cpu_release, cpu_take, cpu_wake
+from netstack.irq._thread cimport sched_yield
 from netstack.napi._napi cimport (
     IPI_BACKLOG, IPI_RPS, NAPIF_STATE_MISSED, NAPIF_STATE_SCHED, NAPI_POLL_WEIGHT, napi_enable, napi_init,
     napi_schedule_on, napi_struct, softnet_data,
@@ -46,6 +47,7 @@ from netstack.netif._rps cimport get_rps_cpu, rps_wanted
 
 cdef enum:
     INT_MAX = 0x7FFFFFFF
+    LET_IN_NS = 100_000            # that a reader may need to get a core and the GIL
 
 
 cdef struct seam:
@@ -91,6 +93,11 @@ cdef void to_python(net *n, void *p) noexcept nogil:
     kfree_skb_reason(skb, SKB_DROP_REASON_CPU_BACKLOG)
 
 
+cdef u32 waiting_for_python(net *n) noexcept nogil:
+    """Packets at the seam, as struct net's seam_len(); no more than a hint."""
+    return load_relaxed32(&(<seam *>n.seam).queue.qlen)
+
+
 cdef u32 seam_len(seam *s) noexcept nogil:
     cdef u32 qlen
     spin_lock(&s.lock)
@@ -124,6 +131,7 @@ cdef class Seam:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE) + "; see ulimit -n")
         n.ptr.seam = self.s
         n.ptr.to_python = to_python
+        n.ptr.seam_len = waiting_for_python
         n.ptr.kick_python = kick_python
 
     def __dealloc__(self):
@@ -152,18 +160,33 @@ cdef class Seam:
         write(self.s.wake_fd, &one, 8)
 
     def drain(self, u32 most=64):
-        """Take up to ``most`` packets, oldest first; the list's SkBuffs own them. ``ended`` says that one has."""
+        """Take packets of ``most`` frames, or a few more with the last; the list's SkBuffs own them, oldest first.
+
+        ``ended`` says that one has.
+        """
         cdef sk_buff *skb
+        cdef u32 frames = 0
         out = []
-        while len(out) < most:
+        while frames < most:
             spin_lock(&self.s.lock)
             skb = dequeue(&self.s.queue)
             self.s.in_hand += skb != NULL      # in the same moment, so that nobody sees it nowhere
             spin_unlock(&self.s.lock)
             if skb == NULL:
                 break
+            frames += max(skb.frames, <u32>1)
             out.append(skb_wrap(skb, self.net_object))
         return out
+
+    def let_readers_in(self):
+        """Let those run who wait for the GIL with something in their sockets: who has it may keep it for 5 ms."""
+        cdef net *n = (<Net>self.net_object).ptr
+        cdef u64 end
+        with nogil:
+            end = monotonic_ns() + LET_IN_NS
+            sched_yield()
+            while load_acquire32(&n.back_to_python) and monotonic_ns() < end:
+                sched_yield()
 
     def ended(self):
         """Note that who drained has handled one packet."""

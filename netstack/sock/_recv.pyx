@@ -12,7 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EBADF, ETIMEDOUT
 from posix.unistd cimport usleep
 
-from netstack._abi cimport load_acquire32, monotonic_ns, u64
+from netstack._abi cimport fetch_add32, load_acquire32, monotonic_ns, u32, u64
 from netstack.sock._calls cimport fail
 from netstack.sock._cmsg cimport put_cmsgs, put_err_cmsgs, skb_meta, skb_meta_of
 from netstack.sock._errqueue cimport sock_end_err, sock_first_err
@@ -84,6 +84,8 @@ cdef sk_buff *recv_wait(sock *sk, long long timeout, int flags) except? NULL:
                 rc = 0
             else:
                 rc = sock_wait(sk, until)
+            fetch_add32(&sk.n.back_to_python, 1)
+        fetch_add32(&sk.n.back_to_python, <u32>-1)
         PyErr_CheckSignals()
         if rc == ETIMEDOUT or (until and monotonic_ns() >= until and (beyond or not sock_has_data(sk))):
             if timeout < 0:

@@ -346,3 +346,20 @@ def test_what_we_send_to_all_comes_back_to_us_cut_or_whole(it: MemoryHost) -> No
     sock.sendto(PAYLOAD[:250], ("10.0.0.255", 9000))
     it.host.run()
     assert all_of(whole) == cut(PAYLOAD[:250], 100)
+
+
+@pytest.mark.parametrize("size", [18, 1000])
+def test_a_message_uses_up_a_budget_as_its_frames_would(it: MemoryHost, size: int) -> None:
+    """Else a poll of 64 messages brings up more than any socket holds."""
+    it.host.config["net.core.netdev_budget"] = 64
+    it.socket(OUR_IP, 9000)
+    payload = PAYLOAD[: 64 * size]
+    squeezed = []
+    for messages in ([coalesced(payload, size)], [PLAIN + f for f in singles(payload, size)]):
+        before = it.host.softnet()[0]["time_squeeze"]
+        for _ in range(5):
+            for message in messages:
+                it.wire.send(message)
+        it.host.run()
+        squeezed.append(it.host.softnet()[0]["time_squeeze"] - before)
+    assert squeezed[0] == squeezed[1] > 1

@@ -19,6 +19,7 @@ import pytest
 
 import netstack
 from netstack.device._memory import MemoryWire
+from netstack.nf.hooks import NF_ACCEPT, NF_INET_PRE_ROUTING, nf_register_net_hook
 from netstack.socket import SO_BUSY_POLL
 from tests.memory_host import balance
 from tests.sock.rig import MAC, OUR_IP, udp_frame
@@ -249,3 +250,32 @@ def test_an_idle_host_takes_no_processor_time() -> None:
             assert cpu(host, "sleeps") - before[0] < 5
             assert time.process_time() - before[1] < 0.02
             host.peer.send(udp_frame(b""))
+
+
+def test_an_application_leaves_frames_on_the_wire_while_python_has_more_than_a_batch_to_do() -> (
+    None
+):
+    """It could only drop them. Yet the wire is polled now and then: what else is on it must not wait for Python."""
+    frame, frames, go_on = udp_frame(b"x"), 3000, threading.Event()
+    with up() as host:
+        host.config["netstack.fast_path"] = 0
+        nf_register_net_hook(
+            host, NF_INET_PRE_ROUTING, lambda host, skb: NF_ACCEPT if go_on.wait() else 0
+        )
+        sock = bound(host, 9000)
+        sock.setsockopt(socket.SOL_SOCKET, SO_BUSY_POLL, 1 << 30)
+        with receiving(sock):
+            until(lambda: cpu(host, "busy_polls"))
+            for _ in range(200):
+                host.peer.send(frame)
+            until(lambda: len(host.seam) >= 64)
+            before, start = host.net.rx_frames(), time.monotonic()
+            for _ in range(frames):
+                host.peer.send(frame)
+            until(lambda: host.net.rx_frames() - before >= frames)
+            took = time.monotonic() - start
+            go_on.set()
+            until(lambda: not len(host.seam) and not host.seam.in_hand)
+            until(lambda: not sock.info["rmem"])
+            host.peer.send(udp_frame(b""))
+    assert took > frames / 64 * 0.0003 / 2, "a poll of 64 each 300 µs, or somewhat more often"

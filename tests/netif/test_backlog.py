@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from netstack import sysfs
+from netstack._counters import skb_drop_reason
 from tests.frames import udp
 from tests.memory_host import MemoryHost, memory_host
+from tests.vnet import coalesced
 
 CPUS = "class/net/tap0/queues/rx-0/rps_cpus"
 LO_CPUS = "class/net/lo/queues/rx-0/rps_cpus"
@@ -93,3 +98,42 @@ def test_merged_frames_in_the_backlog_are_counted_one_by_one():
         it.host.cpus[0].run()
         assert it.host.softnet()[1]["input_qlen"] == 1
         assert it.host.queued() == {"netif/backlog": 4}
+
+
+def test_what_python_takes_at_once_is_counted_in_frames():
+    with memory_host(fast_path=False, vnet_hdr=True) as it:
+        for _ in range(3):
+            it.wire.send(coalesced(bytes(50 * 18), 18))
+        it.host.cpus[0].run()
+        taken = [it.host.seam.drain(64), it.host.seam.drain(64), it.host.seam.drain(64)]
+        assert [len(batch) for batch in taken] == [2, 1, 0]
+        for skb in taken[0] + taken[1]:
+            skb.drop(skb_drop_reason.SKB_DROP_REASON_NO_SOCKET)
+            it.host.seam.ended()
+
+
+def test_who_waits_for_the_gil_gets_it_between_two_batches():
+    gate, turns = threading.Semaphore(0), []
+
+    def take_turns():
+        for turn in range(2):
+            gate.acquire()
+            turns.append(turn)
+
+    with memory_host() as it:
+        thread = threading.Thread(target=take_turns)
+        interval = sys.getswitchinterval()
+        try:
+            sys.setswitchinterval(60)  # from here on nobody gets it who is not let in
+            thread.start()
+            for turn in range(2):
+                gate.release()
+                for _ in range(10_000):
+                    it.host.seam.let_readers_in()
+                    if len(turns) > turn:
+                        break
+                assert len(turns) > turn
+        finally:
+            gate.release(2)
+            sys.setswitchinterval(interval)
+            thread.join()
