@@ -252,6 +252,8 @@ cdef struct net:
     # freed. [synchronize_net()] Call it without the GIL and without a lock that a CPU takes.
     void (*synchronize)(net *n) noexcept nogil
     void (*to_python)(net *n, void *skb) noexcept nogil      # the seam: netif/_backlog
+    u32 (*seam_len)(net *n) noexcept nogil                      # packets that stand there; NULL while there is none
+    u32 back_to_python             # readers that have got what they waited for, but not the GIL yet
     void (*kick_python)(net *n) noexcept nogil                  # a timer of the Python side must be looked at
     # Be a CPU until ready(sk): poll until `spin`, then sleep as the idle CPU with its number + 1 in `idle`, until
     # `until` (both ns by the monotonic clock; 0: for ever). 0 ready, ETIMEDOUT, EINTR, or EBUSY when another sees to
@@ -270,8 +272,6 @@ cdef struct net:
     u64 hash_key[2]                # of skb_get_hash
     # One pointer a layer; each layer knows its own.
     void *seam                     # netif/_backlog.pxd
-    u32 (*seam_len)(net *n) noexcept nogil                   # packets that wait for the Python layers
-    u32 back_to_python             # readers that have got what they waited for, but not the GIL yet
     void *ptypes                   # netif/_core.pxd
     void *taps                     # netif/_tap.pxd
     u32 tap_users                  # threads that walk the taps at the moment

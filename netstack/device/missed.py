@@ -24,11 +24,8 @@ IFLA_STATS_LINK_64 = 1
 NLMSGHDR, IF_STATS_MSG, TCMSG, NLATTR = "IHHII", "BBHII", "BBHiIII", "HH"
 TX_DROPPED = 7  # struct rtnl_link_stats64, in 64-bit words
 TC_H_ROOT = 0xFFFFFFFF
-TCA_STATS2, TCA_STATS_BASIC, TCA_STATS_PKT64 = (
-    7,
-    1,
-    8,
-)  # include/uapi/linux/{rtnetlink,gen_stats}.h
+# include/uapi/linux/{rtnetlink,gen_stats}.h
+TCA_STATS2, TCA_STATS_BASIC, TCA_STATS_PKT64 = 7, 1, 8
 
 
 def _attributes(reply: bytes, at: int) -> dict[int, bytes]:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from netstack.device.tap import Tap
 
-QUIET_MS = (
-    1  # in which nothing comes, so nothing is on its way from the qdisc to the queue either
-)
+# In which nothing comes; so nothing is on its way from the qdisc to the queue either.
+QUIET_MS = 1
 
 
 class MissedFrames:
