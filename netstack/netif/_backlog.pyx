@@ -59,6 +59,7 @@ cdef struct seam:
     u64 passed
     u64 dropped
     u32 in_hand                    # drained, and not ended yet; under lock
+    u32 waiting                    # queue.qlen, for those who read it without the lock
 
 
 # ---- the seam to Python
@@ -81,6 +82,7 @@ cdef void to_python(net *n, void *p) noexcept nogil:
     if fits:
         s.passed += 1
         queue_tail(&s.queue, skb)
+        store_relaxed32(&s.waiting, s.queue.qlen)
     else:
         s.dropped += 1
     spin_unlock(&s.lock)
@@ -95,7 +97,7 @@ cdef void to_python(net *n, void *p) noexcept nogil:
 
 cdef u32 waiting_for_python(net *n) noexcept nogil:
     """Packets at the seam, as struct net's seam_len(); no more than a hint."""
-    return load_relaxed32(&(<seam *>n.seam).queue.qlen)
+    return load_relaxed32(&(<seam *>n.seam).waiting)
 
 
 cdef u32 seam_len(seam *s) noexcept nogil:
@@ -170,6 +172,7 @@ cdef class Seam:
         while frames < most:
             spin_lock(&self.s.lock)
             skb = dequeue(&self.s.queue)
+            store_relaxed32(&self.s.waiting, self.s.queue.qlen)
             self.s.in_hand += skb != NULL      # in the same moment, so that nobody sees it nowhere
             spin_unlock(&self.s.lock)
             if skb == NULL:
@@ -221,6 +224,7 @@ cdef class Seam:
         while True:
             spin_lock(&self.s.lock)
             skb = dequeue(&self.s.queue)
+            store_relaxed32(&self.s.waiting, self.s.queue.qlen)
             spin_unlock(&self.s.lock)
             if skb == NULL:
                 return
