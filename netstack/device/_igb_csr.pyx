@@ -13,7 +13,8 @@ and writing to it does nothing, as on the chip.
 from libc.string cimport memset
 
 from netstack._abi cimport (
-    exchange32, fetch_and32, fetch_or32, load_relaxed64, store_relaxed32, store_release_ptr, u32, u64,
+    exchange32, fetch_and32, fetch_or32, load_relaxed64, spin_lock, spin_unlock, store_relaxed32, store_release_ptr, u32,
+    u64,
 )
 from netstack.device._igb_nic cimport (
     IGB_MAX_FRAME, IGB_STAT_GORC, IGB_STAT_GOTC, IGB_STAT_GPTC, IGB_STAT_RQDPC, IGB_TX_STATS, igb_cause,
@@ -296,12 +297,14 @@ cdef void igb_write_tx_queue(igb_nic *nic, igb_tx_unit *q, u32 reg, u32 value) n
     elif reg == E1000_TDT:
         igb_tx_tail(nic, q, value)
     elif reg == E1000_TXDCTL:
+        spin_lock(&q.lock)         # somebody may be sending from the queue
         q.txdctl = value
         q.wthresh = value >> E1000_XDCTL_WTHRESH_SHIFT & 0x1F
         q.ring = <e1000_adv_tx_desc *>q.base
         q.enabled = value & E1000_XDCTL_ENABLE and q.ring != NULL
         if not q.enabled:
             store_relaxed32(&q.stuck, 0)
+        spin_unlock(&q.lock)
 
 
 # ---- by offset
