@@ -13,8 +13,8 @@ and writing to it does nothing, as on the chip.
 from libc.string cimport memset
 
 from netstack._abi cimport (
-    exchange32, fetch_and32, fetch_or32, load_relaxed64, spin_lock, spin_unlock, store_relaxed32, store_release_ptr, u32,
-    u64,
+    exchange32, fetch_and32, fetch_or32, load_relaxed64, spin_lock, spin_unlock, store_relaxed32,
+    store_release_ptr, u32, u64,
 )
 from netstack.device._igb_nic cimport (
     IGB_MAX_FRAME, IGB_STAT_GORC, IGB_STAT_GOTC, IGB_STAT_GPTC, IGB_STAT_RQDPC, IGB_TX_STATS, igb_cause,

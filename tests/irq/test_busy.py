@@ -182,13 +182,14 @@ def test_an_application_polls_for_no_more_than_its_socket_has_room_for() -> None
         with receiving(sock):
             asleep(sock)
             host.peer.send(udp_frame(b""))
-        # From here on nobody looks at the wire but who receives.
+        # From here on nobody looks at the wire but who receives. A first pass may take long: all memory is new.
+        before = cpu(host, "time_squeeze")
         for number in range(total):
             host.peer.send(udp_frame(struct.pack("!I", number)))
         got = [struct.unpack("!I", sock.recv(100))[0] for _ in range(total)]
         assert got == list(range(total))
         assert sock.info["drops"] == 0
-        assert cpu(host, "time_squeeze") == 0, "a poll that ends early is no squeeze"
+        assert cpu(host, "time_squeeze") == before, "a poll that ends early is no squeeze"
 
 
 def test_a_socket_has_the_busy_read_of_the_time_it_was_made() -> None:
