@@ -99,7 +99,8 @@ cdef void claim_wires(softnet_data *sd) noexcept nogil:
         irq_watch(sd, sysctl_get(sd.n, irq_suspend_timeout))
 
 
-cdef void let_python_catch_up(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nogil) noexcept nogil:
+cdef void let_python_catch_up(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept nogil,
+                              u64 until) noexcept nogil:
     """Leave frames on the wire for a while, and the core to the Python layers, when they have more than a batch to do.
 
     What is polled meanwhile they could only lose, and they may be what fills the socket.
@@ -108,6 +109,8 @@ cdef void let_python_catch_up(softnet_data *sd, void *sk, bint (*ready)(void *) 
     if sd.n.seam_len == NULL or sd.n.seam_len(sd.n) < PYTHON_BATCH:
         return
     end = monotonic_ns() + PYTHON_NS
+    if until:
+        end = min(end, until)
     while (not ready(sk) and load_acquire32(&sd.role) != 2 and sd.n.seam_len(sd.n) >= PYTHON_BATCH
            and monotonic_ns() < end):
         sched_yield()
@@ -122,7 +125,7 @@ cdef int busy_spin(softnet_data *sd, void *sk, bint (*ready)(void *) noexcept no
     while True:
         more = napi_busy_poll(sd)
         if not ready(sk):
-            let_python_catch_up(sd, sk, ready)
+            let_python_catch_up(sd, sk, ready, until)
         now = monotonic_ns()
         store_relaxed64(&sd.last_busy_poll, now)
         if ready(sk):

@@ -258,7 +258,7 @@ def test_an_application_leaves_frames_on_the_wire_while_python_has_more_than_a_b
 ):
     """It could only drop them. Yet the wire is polled now and then: what else is on it must not wait for Python."""
     frame, frames, go_on = udp_frame(b"x"), 3000, threading.Event()
-    with up() as host:
+    with up(irq_suspend_timeout=FOR_EVER) as host:  # nobody else takes the wire
         host.config["netstack.fast_path"] = 0
         nf_register_net_hook(
             host, NF_INET_PRE_ROUTING, lambda host, skb: NF_ACCEPT if go_on.wait() else 0
