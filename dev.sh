@@ -268,28 +268,52 @@ run_up() {
 launcher=()
 run_pytest() { "${launcher[@]}" "$python" -m pytest "$@"; }
 
+# What needs no TAP is of one process each, so all processors share it. --pdb and the like turn that off.
+shared=(-n auto --maxprocesses=8 --dist worksteal)
+
+# The whole suite, or what the arguments name. The tests with a TAP are the second part and have the
+# machine for themselves: some measure, and what they measure has threads of its own.
+whole_suite() { # whole_suite LAUNCHER... -- PYTEST-ARGUMENT...
+    local status=0 run=()
+    while [ "$1" != -- ]; do run+=("$1"); shift; done
+    shift
+    run+=("$python" -m pytest)
+    if [ $# -gt 0 ]; then
+        "${run[@]}" "$@"
+        return
+    fi
+    say "first part: what needs no TAP"
+    "${run[@]}" "${shared[@]}" -m 'not tap' || status=$?
+    say "second part: the tests with a TAP"
+    "${run[@]}" -m tap || status=$?
+    [ "$status" = 0 ] || say "not everything passed: see the summary of each part"
+    return "$status"
+}
+
 run_test() {
     setup test
     if is_root; then
         make_tun
-        run_pytest "$@"
+        whole_suite -- "$@"
     elif can_sudo; then
         make_tun
         say "the tests that need a TAP need root: running the suite with sudo"
         local status=0
-        sudo env "PATH=$PATH" "CI=${CI:-}" "$python" -m pytest "$@" || status=$?
+        whole_suite sudo env "PATH=$PATH" "CI=${CI:-}" -- "$@" || status=$?
         sudo find "$root" -xdev -uid 0 -exec chown -h "$(id -u):$(id -g)" {} + # root's caches are ours again
         return "$status"
     else
         say "no root and no sudo: leaving out the tests that need a TAP"
-        run_pytest -m 'not tap' "$@"
+        run_pytest "${shared[@]}" -m 'not tap' "$@"
     fi
 }
 
-# Neither needs root nor a TAP, and compiles nothing.
+# Neither needs root nor a TAP, and compiles nothing; threads meet for a shorter time (tests/test_threads.py).
 run_fast() {
     setup test
-    run_pytest -m 'not tap and not bench' --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
+    export NETSTACK_TEST_LOAD=${NETSTACK_TEST_LOAD:-0.3}
+    run_pytest "${shared[@]}" -m 'not tap and not bench' \
+        --ignore=tests/test_static.py --ignore=tests/test_packaging.py "$@"
 }
 
 run_check() {

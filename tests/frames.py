@@ -6,6 +6,8 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from tests.datagram import datagram
+
 OUR_MAC, PEER_MAC = "02:00:00:00:00:02", "02:00:00:00:00:01"
 OUR_IP, PEER_IP = "10.0.0.2", "10.0.0.1"
 
@@ -22,6 +24,8 @@ def ip(**fields: object) -> Packet:
 
 def udp(payload: bytes = b"", sport: int = 4000, dport: int = 9000, **fields: object) -> bytes:
     """Give a UDP datagram from the peer to us, as a frame."""
+    if not fields:
+        return datagram(PEER_MAC, OUR_MAC, PEER_IP, OUR_IP, sport, dport, payload)
     return bytes(ip() / UDP(sport=sport, dport=dport, **fields) / payload)
 
 

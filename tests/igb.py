@@ -17,11 +17,13 @@ from netstack.driver._igb import Igb
 from netstack.driver._testing import Sender, Sink
 from netstack.irq._cpu import Cpu
 from netstack.netif._backlog import Seam
+from tests.datagram import datagram
 
 MAC = "02:00:00:00:00:01"
 PEER = "02:00:00:00:00:02"
 MAC_BYTES = bytes.fromhex(MAC.replace(":", ""))
 SECOND = 1_000_000_000
+COUNT = bytes(i % 251 for i in range(65536))  # what datagrams carry
 
 
 def frame(*layers: Any, dst: str = MAC, src: str = PEER, vlan: int | None = None) -> bytes:
@@ -36,6 +38,8 @@ def frame(*layers: Any, dst: str = MAC, src: str = PEER, vlan: int | None = None
 
 def udp(size: int = 18, *, sport: int = 1000, dport: int = 2000, **more: Any) -> bytes:
     """Build a UDP datagram of ``size`` bytes of payload to the machine."""
+    if not more:
+        return datagram(PEER, MAC, "10.0.0.1", "10.0.0.2", sport, dport, COUNT[:size])
     ip = IP(src="10.0.0.1", dst="10.0.0.2", **more.pop("ip", {}))
     return frame(ip, UDP(sport=sport, dport=dport, **more.pop("udp", {})), pay(size), **more)
 
@@ -49,7 +53,7 @@ def ping(size: int = 18, **more: Any) -> bytes:
 
 
 def pay(size: int) -> Raw:
-    return Raw(bytes(i % 251 for i in range(size)))
+    return Raw(COUNT[:size])
 
 
 class Machine:

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,12 +184,31 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let tshark look at all frames; what it finds fails the session."""
-    lines = session.config.stash[LINES] = []
-    if not RECORDING.frames:
+    worker = getattr(session.config, "workerinput", {}).get("workerid", "")
+    kept = KEPT.with_name(KEPT.name + worker)
+    lines, failed = verdict(kept) if RECORDING.frames else ([], False)
+    if worker:  # a process of pytest-xdist: what its session prints and returns is nobody's
+        session.config.workeroutput["sent_frames"] = lines, failed  # type: ignore[attr-defined]
         return
+    collected = session.config.stash.setdefault(LINES, [])
+    collected += lines
+    if failed or session.config.stash.get(FAILED, False):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what one of several processes found."""
+    lines, failed = getattr(node, "workeroutput", {}).get("sent_frames", ([], False))
+    stash = node.config.stash
+    stash.setdefault(LINES, []).extend(lines)
+    stash[FAILED] = stash.get(FAILED, False) or failed
+
+
+def verdict(kept: Path) -> tuple[list[str], bool]:
+    """Give what there is to say about the frames, and whether any is bad: then they are in `kept`."""
     if not shutil.which("tshark"):
-        lines.append("tshark is missing: frames that hosts sent were not looked at")
-        return
+        return ["tshark is missing: frames that hosts sent were not looked at"], False
     began = time.perf_counter()
     handle, name = tempfile.mkstemp(suffix=".pcap", prefix="frames_sent")
     os.close(handle)
@@ -196,20 +216,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     tests = RECORDING.write(path)
     bad = judge(path)
     took = time.perf_counter() - began + RECORDING.seconds
-    lines.append(
+    lines = [
         f"tshark looked at {len(tests)} different frames that hosts sent: {len(bad)} bad"
         f" ({took:.1f} s; {RECORDING.late} of floods were not recorded)"
-    )
+    ]
     if not bad:
         path.unlink()
-        return
-    KEPT.parent.mkdir(exist_ok=True)
-    shutil.move(path, KEPT)
+        return lines, False
+    kept.parent.mkdir(exist_ok=True)
+    shutil.move(path, kept)
     lines += [f"  frame {n}: {words}  [{tests[n - 1]}]" for n, words in bad[:50]]
-    lines.append(f"  all frames: {KEPT}")
-    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    lines.append(f"  all frames: {kept}")
+    return lines, True
 
 
+FAILED: pytest.StashKey[bool] = pytest.StashKey()
 LINES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import struct
@@ -84,7 +85,8 @@ def test_a_frame_is_kept_once_and_belongs_to_its_first_test():
 
 
 @tshark
-def test_a_session_with_a_bad_frame_fails_and_names_the_test(tmp_path):
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_session_with_a_bad_frame_fails_and_names_the_test(tmp_path, processes):
     source = """
 from tests.sent_frames import RECORDING
 import pytest
@@ -97,6 +99,7 @@ def test_odd(): RECORDING.add([bytes.fromhex("{odd}")])
     odd = udp(b"odd", chksum=1)
     file.write_text(source.format(good=udp().hex(), bad=udp(chksum=1).hex(), odd=odd.hex()))
     command = [sys.executable, "-m", "pytest", "-p", "tests.sent_frames", "-c", os.devnull]
+    command += [f"-n{processes}"]
     done = subprocess.run(
         [*command, "--rootdir", tmp_path, file],
         capture_output=True,
@@ -109,11 +112,13 @@ def test_odd(): RECORDING.add([bytes.fromhex("{odd}")])
         },
     )
     assert done.returncode == 1, done.stdout
-    assert "tshark looked at 2 different frames that hosts sent: 1 bad" in done.stdout
+    looked = re.findall(r"tshark looked at (\d) different frames .*: (\d) bad", done.stdout)
+    assert [sum(map(int, column)) for column in zip(*looked, strict=True)] == [2, 1]
     (found,) = (line for line in done.stdout.splitlines() if line.startswith("  frame "))
     assert "Bad checksum" in found
     assert found.endswith("::test_bad]")
-    assert (tmp_path / "kept").stat().st_size > 0
+    (kept,) = tmp_path.glob("kept*")
+    assert kept.stat().st_size > 0
 
 
 @pytest.mark.tap

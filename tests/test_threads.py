@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import select
 import socket
 import threading
@@ -20,7 +21,7 @@ from netstack.device._memory import MemoryWire
 from tests.frames import OUR_IP, OUR_MAC, arp_reply, ping, udp, who_has
 from tests.memory_host import balance
 
-LOAD = 0.7  # seconds that each of these runs
+LOAD = float(os.environ.get("NETSTACK_TEST_LOAD", "0.7"))  # seconds that each of these runs
 PORTS = (9000, 9001, 9002, 9003)
 
 

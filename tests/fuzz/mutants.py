@@ -13,6 +13,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Timestam
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, LLC, Dot1Q, Ether
 
+from tests.datagram import checksum
 from tests.frames import OUR_IP, OUR_MAC, PEER_IP, PEER_MAC
 
 PORTS = [9000, 9001, 4242]  # a socket each on the first two
@@ -65,14 +66,6 @@ def good_frames() -> list[bytes]:
 
 
 GOOD = good_frames()
-
-
-def checksum(data: bytes | bytearray) -> int:
-    """Sum as RFC 1071 does."""
-    if len(data) % 2:
-        data = bytes(data) + b"\0"
-    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
-    return ~(total % 0xFFFF) & 0xFFFF if total else 0xFFFF
 
 
 def mend(frame: bytearray) -> None:

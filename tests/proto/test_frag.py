@@ -42,10 +42,8 @@ def test_a_large_ping_comes_back_in_fragments(stack: Stack, size: int) -> None:
 @given(st.integers(0, 3000), st.sampled_from([8, 16, 256, 1480]), st.randoms())
 def test_any_order_gives_the_same(size: int, cut: int, rng: random.Random) -> None:
     stack = Stack(fast=False)
-    frames = pieces(echo(size), cut)[:60]
-    whole = pieces(echo(size), cut)
-    if len(whole) > 60:
-        return
+    size = min(size, 60 * cut - 8)  # 60 fragments are enough, and scapy takes its time for each
+    frames = pieces(echo(size), cut)
     rng.shuffle(frames)
     replies = stack.give(*frames)
     assert b"".join(bytes(frame[IP].payload) for frame in replies)[8:] == echo(size)[8:]

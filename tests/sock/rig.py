@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 
 from netstack._counters import mib, skb_drop_reason
 from netstack.socket import socket
+from tests.datagram import checksum
 from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC, Stack
 
 OUR_IP, PEER_IP = ADDR, PEER
@@ -20,15 +21,6 @@ def number(address: str) -> int:
 
 def raw_mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
-
-
-def checksum(data: bytes) -> int:
-    """Sum as RFC 1071 says."""
-    data += b"\0" * (len(data) & 1)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
 
 
 def udp_frame(

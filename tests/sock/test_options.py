@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import netstack.socket as ours
+from tests.datagram import checksum
 from tests.frames import PEER_IP
-from tests.sock.rig import checksum, udp_frame
+from tests.sock.rig import udp_frame
 from tests.sock.worlds import (
     Cases,
     World,

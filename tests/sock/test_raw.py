@@ -10,8 +10,9 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from netstack.socket import ICMP_FILTER, IP_MTU_DISCOVER, IP_RECVERR, SOL_RAW
+from tests.datagram import checksum
 from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC, ping
-from tests.sock.rig import checksum, rig, udp_frame
+from tests.sock.rig import rig, udp_frame
 from tests.sock.test_errqueue import error, quote, so_error
 from tests.sock.worlds import Cases, attempt, drain, same
 
