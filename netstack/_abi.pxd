@@ -11,9 +11,12 @@ from libc.string cimport memcpy
 
 cdef extern from *:
     """
+    #include <errno.h>
     #include <stdint.h>
     #include <sched.h>
     #include <time.h>
+    #include <unistd.h>
+    #include <sys/syscall.h>
 
     /* Branch hints, prefetch, alignment. */
     #define ns_likely(x)   __builtin_expect(!!(x), 1)
@@ -94,6 +97,30 @@ cdef extern from *:
         return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
     }
 
+    /* read(2) and write(2) as an instruction in the caller's own code; what they give, or -errno. After a system call
+     * a processor predicts returns wrong where the kernel's own returns have used up its predictor's stack (SRSO on
+     * AMD): each `ret` between here and the loop around it takes as long as 150 instructions (docs/benchmarks.md).
+     * Sanitizers want to see the calls. */
+    #if defined(__x86_64__) && !defined(__ILP32__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    static inline long ns_sys_rw(long nr, int fd, const void *buf, size_t size) {
+        long got;
+        __asm__ __volatile__("syscall" : "=a"(got) : "0"(nr), "D"((long)fd), "S"(buf), "d"(size)
+                             : "rcx", "r11", "memory");
+        return got;
+    }
+    #define ns_sys_read(fd, buf, size)  ns_sys_rw(SYS_read, (fd), (buf), (size))
+    #define ns_sys_write(fd, buf, size) ns_sys_rw(SYS_write, (fd), (buf), (size))
+    #else
+    static inline long ns_sys_read(int fd, void *buf, size_t size) {
+        ssize_t got = read(fd, buf, size);
+        return got < 0 ? -(long)errno : got;
+    }
+    static inline long ns_sys_write(int fd, const void *buf, size_t size) {
+        ssize_t got = write(fd, buf, size);
+        return got < 0 ? -(long)errno : got;
+    }
+    #endif
+
     /* Invariants of ours, looked at by NETSTACK_DEBUG and sanitizer builds only: the program ends. */
     #ifdef NETSTACK_DEBUG
     #include <stdio.h>
@@ -165,6 +192,9 @@ cdef extern from *:
     u16 cpu_to_le16 "ns_le16"(u16 v) noexcept nogil
     u32 cpu_to_le32 "ns_le32"(u32 v) noexcept nogil
     u64 cpu_to_le64 "ns_le64"(u64 v) noexcept nogil
+
+    long sys_read "ns_sys_read"(int fd, void *buf, size_t size) noexcept nogil
+    long sys_write "ns_sys_write"(int fd, const void *buf, size_t size) noexcept nogil
 
     u64 monotonic_ns "ns_monotonic"() noexcept nogil
     u64 realtime_ns "ns_realtime"() noexcept nogil

@@ -2,6 +2,7 @@
 """Receive from a TAP with a bare compiled read loop, with netstack and with a kernel socket, in turn.
 
     sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
+    sudo .venv/bin/python tools/bench_rx.py --offload               # a TAP as netstack up has it, for all sides
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --no-offload # every frame by itself
@@ -79,21 +80,24 @@ STREAM_SIDES = ["bare", "sink", *CALLS, "asyncio", "kernel", "kernel-asyncio"]
 class Bench:
     """A TAP, the kernel's sender on it, and a host without threads behind it."""
 
-    def __init__(self, ring: int) -> None:
+    def __init__(self, ring: int, vnet_hdr: bool) -> None:
+        from netstack._net import netif_features
         from netstack.device._tapwire import TapWire
         from netstack.host import Host
 
-        self.wire = tap()
+        self.wire = tap(vnet_hdr)
         self.tap = self.wire.__enter__()
         self.host = Host(threads=False)
         # No interrupt throttle: a drain is measured from its first frame on.
         self.device = self.host.add_nic(
-            TapWire(self.tap.fileno()),
+            TapWire(self.tap.fileno(), vnet_hdr=vnet_hdr),
             name="tap0",
             addr=f"{HOST}/24",
             mac="02:00:00:00:00:02",
             ring=ring,
         )
+        if vnet_hdr:  # frame by frame all the same, for all sides
+            self.device.nic.features &= ~netif_features.NETIF_F_GRO_HW
         self.device.nic.set_coalesce(0)
         self.receiver, watched = self.socket(PORT), self.socket(ASYNCIO_PORT)
         self.loop = asyncio.new_event_loop()
@@ -184,7 +188,7 @@ def drains(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     """Run all sizes; a row a side."""
     rows: list[dict[str, Any]] = []
     needed = list(dict.fromkeys(["bare", "queue", *names]))
-    bench = Bench(args.ring)
+    bench = Bench(args.ring, args.offload)
     try:
         for size in args.sizes:
             for warm in (True, False):
@@ -354,11 +358,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--offload",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="of a stream: netstack's TAP hands the sender's messages over whole, as `netstack up` has it (on)",
+        help="a TAP as `netstack up` has it. In a stream it hands the sender's messages over whole (on by "
+        "default); filled, all sides read frame by frame, a virtio header before each (off)",
     )
     parser.add_argument("--multiqueue", action="store_true", help="one fd against two")
     args = parser.parse_args(argv)
+    if args.offload is None:
+        args.offload = args.stream > 0
     if args.multiqueue:
         return by_queues(args)
     known = STREAM_SIDES if args.stream else DRAIN_SIDES

@@ -7,6 +7,7 @@ from netstack._skb cimport new_frame_id
 from netstack.device._igb_nic cimport IGB_STAT_RNBC, igb_nic, igb_rx_unit, igb_set_link
 from netstack.device._igb_regs cimport e1000_adv_rx_desc, e1000_adv_rx_wb
 from netstack.device._vnet cimport vnet_info
+from netstack.device._wire cimport wire_rx
 
 cdef enum:
     RX_PREFETCH_MIN = 640          # of less, little is written, and the driver hands the buffer on at once
@@ -27,7 +28,7 @@ cdef inline bint igb_rx_can_go(igb_nic *nic) noexcept nogil:
 
 cdef inline int igb_rx_read(igb_nic *nic, u8 *buffer, u32 room, u64 *frame_id) noexcept nogil:
     """Take a frame off the wire and give it its number. Its length, or 0 when none is there."""
-    cdef int got = nic.w.rx(nic.w, buffer, room)
+    cdef int got = wire_rx(nic.w, buffer, room)
     if unlikely(got <= 0):
         nic.rx_pending = 0
         store_relaxed32(&nic.rx[0].starved, 0)

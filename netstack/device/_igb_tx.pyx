@@ -34,6 +34,7 @@ from netstack.device._igb_regs cimport (
 from netstack.device._vnet cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_UDP_L4, VNET_HDR, virtio_net_hdr,
 )
+from netstack.device._wire cimport wire_tx
 
 
 cdef void igb_tx_checksums(igb_tx_unit *q, u8 *frame, u32 size, u32 popts) noexcept nogil:
@@ -147,7 +148,7 @@ cdef int igb_tx_send(igb_nic *nic, igb_tx_unit *q, u32 count) noexcept nogil:
         size = igb_tx_gather(nic, q, count)
         if nic.w.vnet_hdr and size:
             frames = igb_tx_vnet(nic, q, size)
-    err = nic.w.tx(nic.w, frame - nic.w.vnet_hdr, size + nic.w.vnet_hdr) if size else -1
+    err = wire_tx(nic.w, frame - nic.w.vnet_hdr, size + nic.w.vnet_hdr) if size else -1
     if unlikely(err == -EAGAIN):
         return err
     if unlikely(err < 0):

@@ -8,35 +8,16 @@ Kernel   tun_do_read(), tun_get_user(), drivers/net/tun.c
 
 The TAP's queue is the NIC's packet buffer: what the kernel drops there because it is full never reaches this file, and
 is the NIC's missed-packets counter. A plain non-blocking read is the fastest way in that we found
-(docs/benchmarks.md).
+(docs/benchmarks.md); it stands in the NIC's own loop (device/_wire.pxd), so here is only what is done once.
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, EINVAL, errno
+from libc.errno cimport EINVAL, errno
 from libc.string cimport memset
-from posix.unistd cimport read, write
 
-from netstack._abi cimport u8, u32, uintptr_t
+from netstack._abi cimport uintptr_t
 from netstack.device._vnet cimport VNET_HDR
 from netstack.device._wire cimport wire
-
-
-cdef int tap_rx(wire *w, u8 *buf, u32 size) noexcept nogil:
-    """Read one frame. Its length, 0 when none waits, a negative errno when the TAP is gone or down."""
-    cdef ssize_t got = read(w.fd, buf, size)
-    if got > 0:
-        return <int>got
-    if got == 0 or errno == EAGAIN or errno == EINTR:
-        return 0
-    return -errno
-
-
-cdef int tap_tx(wire *w, const u8 *buf, u32 size) noexcept nogil:
-    """Write one frame: the kernel's receive path runs inside. 0 or a negative errno."""
-    while write(w.fd, buf, size) < 0:
-        if errno != EINTR:
-            return -errno
-    return 0
 
 
 cdef extern from "<sys/ioctl.h>" nogil:
@@ -72,8 +53,6 @@ cdef class TapWire:
 
     def __cinit__(self, int fd, bint vnet_hdr=False):
         memset(&self.w, 0, sizeof(wire))
-        self.w.rx = tap_rx
-        self.w.tx = tap_tx
         self.w.fd = fd
         if vnet_hdr:
             self.w.vnet_hdr = VNET_HDR

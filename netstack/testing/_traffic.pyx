@@ -12,7 +12,7 @@ from posix.unistd cimport read
 from netstack._abi cimport load_acquire32, monotonic_ns, put_be16, store_release32, u8, u16, u32, u64, uintptr_t
 from netstack._checksum cimport csum_fold, csum_partial
 from netstack.device._vnet cimport VNET_HDR, VNET_MAX_FRAME, virtio_net_hdr
-from netstack.device._wire cimport wire
+from netstack.device._wire cimport wire, wire_tx
 from netstack.irq._cpu cimport cpu_release, cpu_run, cpu_take
 from netstack.napi._napi cimport softnet_data
 from netstack.sock._queue cimport sock_first, sock_flush, sock_flush_due, sock_next, sock_read_end, sock_taken
@@ -281,7 +281,7 @@ def feed(uintptr_t cpu, uintptr_t far_end, frames, u64 count, u32 burst=256):
         tally_start(&t)
         while t.packets < count:
             for _i in range(<u32>min(<u64>burst, count - t.packets)):
-                w.tx(w, <const u8 *>all[at].iov_base, <u32>all[at].iov_len)
+                wire_tx(w, <const u8 *>all[at].iov_base, <u32>all[at].iov_len)
                 at = at + 1 if at + 1 < nr else 0
                 t.packets += 1
             run_once(sd)
