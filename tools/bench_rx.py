@@ -2,7 +2,6 @@
 """Receive from a TAP with a bare compiled read loop, with netstack and with a kernel socket, in turn.
 
     sudo .venv/bin/python tools/bench_rx.py                         # 18 and 1472 bytes, 40 rounds of 400 frames each
-    sudo .venv/bin/python tools/bench_rx.py --offload               # a TAP as netstack up has it, for all sides
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --repeat 5   # a streaming sender instead: rates and loss
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --sides bare recvfrom kernel --json
     sudo .venv/bin/python tools/bench_rx.py --stream 2 --no-offload # every frame by itself
@@ -14,6 +13,7 @@ in this thread and its CPU time is taken. Each side does more than the one befor
 differences say where the time goes:
 
     bare             read() into one buffer, nothing else
+    bare-inline      the same without libc: the system call is an instruction in the loop
     core             NIC, ring, interrupt, NAPI, GRO, device core; there IP drops it (OTHERHOST)
     queue            all of that, IP, UDP, into the socket's queue
     recvfrom, recvfrom_into, recv_batch, recv_batch_into, asyncio
@@ -69,9 +69,10 @@ from benchlib import (
 UDP_SEGMENT = 103
 OTHER = "10.0.0.9"
 ASYNCIO_PORT = 9001
+BARE = ("bare", "bare-inline")
 ON_TOP = [*CALLS, "asyncio"]
-DRAIN_SIDES = ["bare", "core", "queue", *ON_TOP]
-STREAM_SIDES = ["bare", "sink", *CALLS, "asyncio", "kernel", "kernel-asyncio"]
+DRAIN_SIDES = ["bare", "bare-inline", "core", "queue", *ON_TOP]
+STREAM_SIDES = ["bare", "bare-inline", "sink", *CALLS, "asyncio", "kernel", "kernel-asyncio"]
 
 
 # ---- fill, then drain
@@ -80,24 +81,21 @@ STREAM_SIDES = ["bare", "sink", *CALLS, "asyncio", "kernel", "kernel-asyncio"]
 class Bench:
     """A TAP, the kernel's sender on it, and a host without threads behind it."""
 
-    def __init__(self, ring: int, vnet_hdr: bool) -> None:
-        from netstack._net import netif_features
+    def __init__(self, ring: int) -> None:
         from netstack.device._tapwire import TapWire
         from netstack.host import Host
 
-        self.wire = tap(vnet_hdr)
+        self.wire = tap()
         self.tap = self.wire.__enter__()
         self.host = Host(threads=False)
         # No interrupt throttle: a drain is measured from its first frame on.
         self.device = self.host.add_nic(
-            TapWire(self.tap.fileno(), vnet_hdr=vnet_hdr),
+            TapWire(self.tap.fileno()),
             name="tap0",
             addr=f"{HOST}/24",
             mac="02:00:00:00:00:02",
             ring=ring,
         )
-        if vnet_hdr:  # frame by frame all the same, for all sides
-            self.device.nic.features &= ~netif_features.NETIF_F_GRO_HW
         self.device.nic.set_coalesce(0)
         self.receiver, watched = self.socket(PORT), self.socket(ASYNCIO_PORT)
         self.loop = asyncio.new_event_loop()
@@ -143,8 +141,8 @@ class Bench:
             else:
                 got = CALLS[side](self.receiver)
             return got, time.thread_time_ns() - start
-        if side == "bare":
-            tally = read_bare(self.tap.fileno(), 0)
+        if side in BARE:
+            tally = read_bare(self.tap.fileno(), 0, inline=side == "bare-inline")
         else:
             tally = run_cpu(self.host.cpus[0].address)
         return tally["packets"], tally["cpu_ns"]
@@ -188,7 +186,7 @@ def drains(args: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     """Run all sizes; a row a side."""
     rows: list[dict[str, Any]] = []
     needed = list(dict.fromkeys(["bare", "queue", *names]))
-    bench = Bench(args.ring, args.offload)
+    bench = Bench(args.ring)
     try:
         for size in args.sizes:
             for warm in (True, False):
@@ -251,11 +249,12 @@ def stream_received(
     def going() -> bool:
         return process.poll() is None
 
-    if side == "bare":
+    if side in BARE:
+        inline = side == "bare-inline"
         with tap() as wire:
             process, start = sender(), time.process_time_ns()
             with stop_after(process) as stop:
-                got = read_bare(wire.fileno(), 0, stop)["packets"]
+                got = read_bare(wire.fileno(), 0, stop, inline=inline)["packets"]
             return got, time.process_time_ns() - start, process
     if side.startswith("kernel"):
         with kernel_socket() as sock:
@@ -358,13 +357,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--offload",
         action=argparse.BooleanOptionalAction,
-        help="a TAP as `netstack up` has it. In a stream it hands the sender's messages over whole (on by "
-        "default); filled, all sides read frame by frame, a virtio header before each (off)",
+        default=True,
+        help="of a stream: netstack's TAP hands the sender's messages over whole, as `netstack up` has it (on)",
     )
     parser.add_argument("--multiqueue", action="store_true", help="one fd against two")
     args = parser.parse_args(argv)
-    if args.offload is None:
-        args.offload = args.stream > 0
     if args.multiqueue:
         return by_queues(args)
     known = STREAM_SIDES if args.stream else DRAIN_SIDES

@@ -161,8 +161,8 @@ cdef bint ip_dont_fragment(const sock *sk, const rtable *rt) noexcept nogil:
     return sk.pmtudisc == IP_PMTUDISC_DO or sk.pmtudisc == IP_PMTUDISC_PROBE
 
 
-cdef int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, const rtable *rt,
-                      u16 dport, u32 gso_size) noexcept nogil:
+cdef inline int udp_send_one(sock *sk, const sock_msg *msg, size_t offset, u32 size, const rtable *rt,
+                             u16 dport, u32 gso_size) noexcept nogil:
     """Send ``size`` bytes of the message, from ``offset`` on, as one datagram. [udp_send_skb()]
 
     With ``gso_size`` they are datagrams of that size, which the device cuts.
@@ -235,10 +235,11 @@ cdef int udp_way(sock *sk, const sock_msg *msg, rtable *rt, u16 *dport) noexcept
     return rc
 
 
-cdef int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport) noexcept nogil:
+cdef inline int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport) noexcept nogil:
     """Send a message whose way is known as one datagram, or with UDP_SEGMENT as several."""
     cdef u32 gso_size = msg.gso_size if msg.gso_size else sk.gso_size
     cdef size_t offset = 0
+    cdef bint whole
     cdef u32 size
     cdef int rc
     if gso_size == 0:
@@ -247,12 +248,10 @@ cdef int udp_send_way(sock *sk, const sock_msg *msg, const rtable *rt, u16 dport
     if rc:
         return rc
     # A device that can't cut gets each datagram by itself, faster than cutting before it, unless all comes back.
-    if gso_size < msg.len and (rt.dev.features & NETIF_F_GSO_UDP_L4 or rt.flags & RTCF_LOCAL):
-        rc = udp_send_one(sk, msg, 0, <u32>msg.len, rt, dport, gso_size)
-        offset = msg.len
+    whole = gso_size < msg.len and (rt.dev.features & NETIF_F_GSO_UDP_L4 or rt.flags & RTCF_LOCAL)
     while rc == 0 and (offset == 0 or offset < msg.len):
-        size = <u32>min(msg.len - offset, <size_t>gso_size)
-        rc = udp_send_one(sk, msg, offset, size, rt, dport, 0)
+        size = <u32>(msg.len if whole else min(msg.len - offset, <size_t>gso_size))
+        rc = udp_send_one(sk, msg, offset, size, rt, dport, gso_size if whole else 0)
         offset += size
         if size == 0:
             break

@@ -28,7 +28,7 @@ cdef void empty_message(sock_msg *msg) noexcept:
     msg.tos = -1
 
 
-cdef Py_ssize_t send_message(sock *sk, sock_msg *msg, int flags) except -1:
+cdef inline Py_ssize_t send_message(sock *sk, sock_msg *msg, int flags) except -1:
     """Hand a message to the protocol: the bytes sent."""
     cdef int rc
     if flags & MSG_OOB:

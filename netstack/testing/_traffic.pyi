@@ -17,7 +17,7 @@ class Stop:
     def clear(self) -> None: ...
 
 def read_bare(
-    fd: int, count: int, stop: Stop | None = None, headers: int = 0
+    fd: int, count: int, stop: Stop | None = None, headers: int = 0, inline: bool = False
 ) -> dict[str, int]: ...
 def feed(
     cpu: int, far_end: int, frames: Sequence[bytes], count: int, burst: int = 256

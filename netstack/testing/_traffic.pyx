@@ -9,7 +9,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport read
 
-from netstack._abi cimport load_acquire32, monotonic_ns, put_be16, store_release32, u8, u16, u32, u64, uintptr_t
+from netstack._abi cimport (
+    load_acquire32, monotonic_ns, put_be16, store_release32, sys_read, u8, u16, u32, u64, uintptr_t,
+)
 from netstack._checksum cimport csum_fold, csum_partial
 from netstack.device._vnet cimport VNET_HDR, VNET_MAX_FRAME, virtio_net_hdr
 from netstack.device._wire cimport wire, wire_tx
@@ -215,12 +217,13 @@ cdef class Stop:
         store_release32(&self.flag, 0)
 
 
-def read_bare(int fd, u64 count, Stop stop=None, u32 headers=0):
+def read_bare(int fd, u64 count, Stop stop=None, u32 headers=0, bint inline=False):
     """The yardstick: read frames into one buffer until ``count`` came, ``stop`` is set, or (no stop) none waits.
 
     With ``stop`` it sleeps in poll when the TAP is empty, otherwise it ends there. Gives packets, bytes, wall_ns and
     cpu_ns. With ``headers``, bytes in front of the payload, a virtio header among them says how many frames a read
-    gave, and those are counted.
+    gave, and those are counted. ``inline``: the system call is an instruction in the loop, as netstack has it, and no
+    call of libc's read().
     """
     cdef u8 buf[VNET_HDR + VNET_MAX_FRAME]
     cdef virtio_net_hdr *hdr = <virtio_net_hdr *>buf
@@ -233,7 +236,7 @@ def read_bare(int fd, u64 count, Stop stop=None, u32 headers=0):
     with nogil:
         tally_start(&t)
         while t.packets < count or count == 0:
-            got = read(fd, buf, sizeof(buf))
+            got = sys_read(fd, buf, sizeof(buf)) if inline else read(fd, buf, sizeof(buf))
             if got > 0:
                 t.packets += 1
                 total += got

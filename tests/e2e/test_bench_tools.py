@@ -46,7 +46,7 @@ def test_bench_rx_drains_every_side_without_loss():
     rows = run("bench_rx.py", "--rounds", "2", "--frames", "50", "--sizes", "18", "--json")
     sides = {row["side"]: row for row in rows["drain"]}
     assert list(sides) == [
-        *("bare", "core", "queue", "recvfrom", "recvfrom_into"),
+        *("bare", "bare-inline", "core", "queue", "recvfrom", "recvfrom_into"),
         *("recv_batch", "recv_batch_into", "asyncio"),
     ]
     assert {row["lost"] for row in sides.values()} == {0}
@@ -71,7 +71,8 @@ def test_bench_rx_streams_to_every_side():
     options = ["--stream", "0.05", "--repeat", "1", "--sizes", "18"]
     rows = run("bench_rx.py", *options, "--json")["stream"]
     assert [row["side"] for row in rows] == [
-        *("bare", "sink", "recvfrom", "recvfrom_into", "recv_batch", "recv_batch_into"),
+        *("bare", "bare-inline", "sink"),
+        *("recvfrom", "recvfrom_into", "recv_batch", "recv_batch_into"),
         *("asyncio", "kernel", "kernel-asyncio"),
     ]
     assert min(row["cpu_ns"] for row in rows) > 0
@@ -196,4 +197,4 @@ def test_a_side_that_there_is_not_is_refused():
     command = [sys.executable, TOOLS / "bench_rx.py", "--sides", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "choose from bare core queue" in done.stderr
+    assert "choose from bare bare-inline core queue" in done.stderr
