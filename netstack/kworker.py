@@ -77,11 +77,11 @@ class KWorker:
         return due
 
     def step(self) -> int:
-        """Handle what waits: one batch of packets, and the timers that are due. How much it was."""
+        """Handle what waits: one batch of packets, and the timers that are due. How many frames and timers it was."""
         done = self._run_timers()
         batch = self.host.seam.drain(BATCH)
         if batch:
-            done += len(batch)
+            done += self.host.seam.drained
             hooks = self.host.inet.hooks
             hooks.gather(True)
             try:

@@ -121,6 +121,7 @@ cdef class Seam:
     """Python's end of the ring: wait for packets, take them in batches."""
     cdef seam *s
     cdef object net_object
+    cdef readonly u32 drained      # frames that the last drain() took
 
     def __cinit__(self, Net n):
         self.net_object = n
@@ -167,9 +168,9 @@ cdef class Seam:
         ``ended`` says that one has.
         """
         cdef sk_buff *skb
-        cdef u32 frames = 0
         out = []
-        while frames < most:
+        self.drained = 0
+        while self.drained < most:
             spin_lock(&self.s.lock)
             skb = dequeue(&self.s.queue)
             store_relaxed32(&self.s.waiting, self.s.queue.qlen)
@@ -177,7 +178,7 @@ cdef class Seam:
             spin_unlock(&self.s.lock)
             if skb == NULL:
                 break
-            frames += max(skb.frames, <u32>1)
+            self.drained += max(skb.frames, <u32>1)
             out.append(skb_wrap(skb, self.net_object))
         return out
 

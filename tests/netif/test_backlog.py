@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 
@@ -105,11 +106,21 @@ def test_what_python_takes_at_once_is_counted_in_frames():
         for _ in range(3):
             it.wire.send(coalesced(bytes(50 * 18), 18))
         it.host.cpus[0].run()
-        taken = [it.host.seam.drain(64), it.host.seam.drain(64), it.host.seam.drain(64)]
-        assert [len(batch) for batch in taken] == [2, 1, 0]
-        for skb in taken[0] + taken[1]:
+        taken = [(it.host.seam.drain(64), it.host.seam.drained) for _ in range(3)]
+        assert [(len(batch), frames) for batch, frames in taken] == [(2, 100), (1, 50), (0, 0)]
+        for skb in taken[0][0] + taken[1][0]:
             skb.drop(skb_drop_reason.SKB_DROP_REASON_NO_SOCKET)
             it.host.seam.ended()
+
+
+def test_what_python_handled_is_counted_in_frames_as_what_sockets_lost_is():
+    with memory_host(fast_path=False, vnet_hdr=True) as it:
+        it.socket("", 9000).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        it.wire.send(coalesced(bytes(50 * 18), 18))
+        it.host.cpus[0].run()
+        before = it.host.kworker._lost()
+        assert it.host.kworker.step() == 50
+        assert it.host.kworker._lost() - before > 40
 
 
 def test_who_waits_for_the_gil_gets_it_between_two_batches():
