@@ -97,10 +97,10 @@ cdef extern from *:
         return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
     }
 
-    /* read(2) and write(2) as an instruction in the caller's own code; what they give, or -errno. After a system call
-     * a processor predicts returns wrong where the kernel's own returns have used up its predictor's stack (SRSO on
-     * AMD): each `ret` between here and the loop around it takes as long as 150 instructions (docs/benchmarks.md).
-     * Sanitizers want to see the calls. */
+    /* read(2) and write(2) as an instruction in the caller's own code; what they give, or -errno. Where the kernel
+     * defends its returns (SRSO on AMD) the first `ret` to a caller from before a system call is predicted wrong, and
+     * takes 200 ns: a loop that has the instruction itself has no such return (docs/benchmarks.md). Sanitizers want to
+     * see the calls. */
     #if defined(__x86_64__) && !defined(__ILP32__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     static inline long ns_sys_rw(long nr, int fd, const void *buf, size_t size) {
         long got;

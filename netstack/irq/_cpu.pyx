@@ -173,6 +173,7 @@ cdef bint spin_for_work(softnet_data *sd, u64 ns) noexcept nogil:
         if sd.receive(sd) or sd.processed != before:
             sd.spins_won += 1
             return True
+        sched_yield()              # whoever was woken may have no other core than this
     return False
 
 

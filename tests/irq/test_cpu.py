@@ -2,6 +2,8 @@
 
 import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -68,6 +70,36 @@ def test_the_thread_has_the_kernels_name(machine):
 def test_stopping_ends_the_thread(machine):
     machine.cpu.stop()
     assert "ksoftirqd/0" not in thread_names()
+
+
+def cpu_ticks(path: Path) -> int:
+    """User and system time of a process or thread, of its ``stat``."""
+    fields = path.read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_a_cpu_that_polls_before_it_sleeps_leaves_the_core_to_others():
+    """Whom it has just woken may have no other core: then what it polls for is not read."""
+    everywhere = os.sched_getaffinity(0)
+    machine = Machine()
+    machine.config["busy_poll"] = 20_000
+    os.sched_setaffinity(0, {min(everywhere)})
+    try:
+        machine.cpu.start()
+        other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    try:
+        for _ in range(100):
+            machine.napi.interrupt(1)
+            time.sleep(0.005)
+        ours = cpu_ticks(Path("/proc/self/task") / str(machine.cpu.counters()["tid"]) / "stat")
+        assert cpu_ticks(Path("/proc") / str(other.pid) / "stat") > 3 * ours
+    finally:
+        other.kill()
+        other.wait()
+        machine.cpu.stop()
+        core_exit(machine.net)
 
 
 def test_stopping_ends_the_thread_while_frames_keep_coming(machine):
