@@ -79,8 +79,10 @@ cdef void igb_apply_ivar(igb_nic *nic) noexcept nogil:
     cdef u32 q
     for q in range(IGB_MAX_QUEUES):
         nic.rx[q].eicr = igb_ivar_bit(nic.ivar[q] & 0xFF)
+        spin_lock(&nic.tx[q].lock)     # somebody may be sending from the queue
         nic.tx[q].eicr = igb_ivar_bit(nic.ivar[q] >> 8 & 0xFF)
         nic.tx[q].vector = nic.ivar[q] >> 8 & 0x1F
+        spin_unlock(&nic.tx[q].lock)
     nic.eicr_other = igb_ivar_bit(nic.ivar_misc >> 8 & 0xFF)
 
 

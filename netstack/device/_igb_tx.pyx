@@ -202,19 +202,22 @@ cdef void igb_tx_tail(igb_nic *nic, igb_tx_unit *q, u32 tail) noexcept nogil:
     A frame that the wire had no room for raises the queue's interrupt, so that the CPU looks: its
     steps try again.
     """
-    cdef bint stuck
+    cdef bint stuck, has_vector
+    cdef u32 vector
     spin_lock(&q.lock)
     q.tail = tail
     if q.enabled:
         igb_tx_fetch(nic, q)
     stuck = q.stuck
+    has_vector = q.eicr != 0
+    vector = q.vector
     spin_unlock(&q.lock)
     if unlikely(stuck):
         fence()
     if unlikely(stuck) and load_relaxed64(&nic.tx_retry) == 0:
         store_relaxed64(&nic.tx_retry, 1)
-        if nic.hw.fire != NULL and q.eicr:
-            nic.hw.fire(nic.hw.fire_arg, q.vector)
+        if nic.hw.fire != NULL and has_vector:
+            nic.hw.fire(nic.hw.fire_arg, vector)
 
 
 cdef void igb_tx_retry(igb_nic *nic, u64 now) noexcept nogil:

@@ -78,7 +78,9 @@ cdef int igb_add_queue(igb_q_vector *q) except -1:
         igb_clean_rx_ring(&q.rx)
         raise
     napi_enable(&q.napi)
+    spin_lock(&q.tx.lock)          # who chose this queue a moment ago, when it was there before, may be looking
     q.tx.up = 1
+    spin_unlock(&q.tx.lock)
     return 0
 
 

@@ -78,6 +78,7 @@ def cpu_ticks(path: Path) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+@pytest.mark.bench
 def test_a_cpu_that_polls_before_it_sleeps_leaves_the_core_to_others():
     """Whom it has just woken may have no other core: then what it polls for is not read."""
     everywhere = os.sched_getaffinity(0)
