@@ -31,14 +31,19 @@ def datagram(
     sport: int,
     dport: int,
     payload: bytes,
+    *,
+    check: int | None = None,
+    length: int | None = None,
     ttl: int = 64,
+    tos: int = 0,
 ) -> bytes:
-    """Make an Ethernet frame with an IP packet with a UDP datagram."""
+    """Make a frame with a UDP datagram; `check` and `length` replace the right values."""
     size = 8 + len(payload)
     addresses = socket.inet_aton(src) + socket.inet_aton(dst)
-    udp = struct.pack("!4H", sport, dport, size, 0) + payload
-    check = checksum(addresses + struct.pack("!HH", 17, size) + udp) or 0xFFFF
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 1, 0, ttl, 17, 0) + addresses
+    udp = struct.pack("!4H", sport, dport, size if length is None else length, 0) + payload
+    if check is None:
+        check = checksum(addresses + struct.pack("!HH", 17, size) + udp) or 0xFFFF
+    ip = struct.pack("!BBHHHBBH", 0x45, tos, 20 + size, 1, 0, ttl, 17, 0) + addresses
     return b"".join(
         (
             *(mac_bytes(dst_mac), mac_bytes(mac), b"\x08\x00"),

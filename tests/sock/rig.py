@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
 
 from netstack._counters import mib, skb_drop_reason
 from netstack.socket import socket
-from tests.datagram import checksum
+from tests.datagram import datagram
 from tests.proto.stack import ADDR, MAC, PEER, PEER_MAC, Stack
 
 OUR_IP, PEER_IP = ADDR, PEER
-
-
-def number(address: str) -> int:
-    return int(IPv4Address(address))
-
-
-def raw_mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
 
 
 def udp_frame(
@@ -38,17 +28,9 @@ def udp_frame(
     pad: int = 0,
 ) -> bytes:
     """Make a frame with a UDP datagram; `check` and `length` replace the right values."""
-    size = 8 + len(payload)
-    udp = struct.pack("!4H", sport, dport, size if length is None else length, 0) + payload
-    if check is None:
-        pseudo = struct.pack("!IIHH", number(src), number(dst), 17, size)
-        check = checksum(pseudo + udp) or 0xFFFF
-    udp = udp[:6] + struct.pack("!H", check) + udp[8:]
-    ip = struct.pack(
-        "!BBHHHBBHII", 0x45, tos, 20 + size, 1, 0, ttl, 17, 0, number(src), number(dst)
-    )
-    ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
-    return raw_mac(mac) + raw_mac(PEER_MAC) + b"\x08\x00" + ip + udp + b"\xaa" * pad
+    options = {"check": check, "length": length, "ttl": ttl, "tos": tos}
+    frame = datagram(PEER_MAC, mac, src, dst, sport, dport, payload, **options)
+    return frame + b"\xaa" * pad
 
 
 class Rig(Stack):
